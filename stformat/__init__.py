@@ -1,0 +1,1 @@
+"""The store and library for training on spatial transcriptomics."""

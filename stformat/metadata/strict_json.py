@@ -1,0 +1,113 @@
+"""JSON as a store may hold it: strict in, canonical out (RFC 8259; RFC 8785 in spirit).
+
+A store may come from anyone, so the parser refuses what Python's own accepts: NaN and Infinity,
+duplicate keys, documents over 16 MiB, nesting deeper than 64.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "JsonError", "dump_canonical", "parse_object"]
+
+MAX_BYTES = 16 * 2**20
+MAX_DEPTH = 64
+
+
+class JsonError(ValueError):
+    """A document is not the strict JSON object that a store must hold."""
+
+
+def parse_object(document: bytes) -> dict[str, Any]:
+    """Parse a JSON object strictly.
+
+    Parameters
+    ----------
+    document : bytes
+        UTF-8 text.
+
+    Returns
+    -------
+    dict
+        The object.
+
+    Raises
+    ------
+    JsonError
+        If the document is larger than 16 MiB, nested deeper than 64, not UTF-8, not JSON, holds
+        NaN, Infinity or a duplicate key, or is no object.
+
+    Examples
+    --------
+    >>> parse_object(b'{"a": [1, 2]}')
+    {'a': [1, 2]}
+    """
+    if len(document) > MAX_BYTES:
+        raise JsonError(f"a JSON document must be at most {MAX_BYTES} bytes, got {len(document)}")
+    _check_depth(document)
+    try:
+        value = json.loads(
+            document.decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise JsonError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise JsonError(f"a JSON object is needed, got {type(value).__name__}")
+    return value
+
+
+def dump_canonical(value: Mapping[str, Any]) -> bytes:
+    """Return the one way to write a JSON object: sorted keys, two spaces, UTF-8, final newline.
+
+    Raises
+    ------
+    ValueError
+        If the object holds NaN or Infinity.
+
+    Examples
+    --------
+    >>> dump_canonical({"b": 1, "a": None})
+    b'{\\n  "a": null,\\n  "b": 1\\n}\\n'
+    """
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _check_depth(document: bytes) -> None:
+    """Bound the nesting before the parser recurses; brackets inside strings count for nothing."""
+    if document.count(b"[") + document.count(b"{") <= MAX_DEPTH:
+        return
+    depth, in_string, escaped = 0, False, False
+    for byte in document:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in (0x5B, 0x7B):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise JsonError(f"a JSON document must nest at most {MAX_DEPTH} deep")
+        elif byte in (0x5D, 0x7D):
+            depth -= 1
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise JsonError(f"a JSON object must not repeat a key, got {repeated!r} twice")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise JsonError(f"JSON has no {name}")

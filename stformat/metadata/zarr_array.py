@@ -1,0 +1,255 @@
+"""The zarr.json of a Zarr v3 array: how its bytes are cut, and by which codecs.
+
+Specification: https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html and its codecs
+"sharding_indexed" 1.0, "bytes", "zstd", "crc32c".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stformat.errors import Problem, UnsupportedStoreError
+
+__all__ = ["ALLOWED_CODECS", "ArrayMetadata", "array_document", "parse_array"]
+
+ALLOWED_CODECS = frozenset(
+    {
+        "blosc",
+        "bytes",
+        "crc32c",
+        "gzip",
+        "imagecodecs_jpeg",
+        "numcodecs.delta",
+        "numcodecs.zlib",
+        "numcodecs.zstd",
+        "sharding_indexed",
+        "transpose",
+        "vlen-bytes",
+        "vlen-utf8",
+        "zstd",
+    }
+)
+"""Codecs that only transform bytes. Anything else in a store (a pickle, say) is refused unread."""
+
+_NUMERIC = frozenset({"bool", "uint8", "uint16", "uint32", "uint64"}) | frozenset(
+    {"int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+)
+_INDEX_CODECS = ({"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayMetadata:
+    """What a reader needs to know of an array."""
+
+    shape: tuple[int, ...]
+    """Shape of the array."""
+
+    data_type: str
+    """Zarr data type: a NumPy name for numbers, ``"string"`` for text."""
+
+    chunks: tuple[int, ...]
+    """Shape of the unit of reading (the inner chunk where there are shards)."""
+
+    shards: tuple[int, ...] | None
+    """Shape of the unit of writing, or None where each chunk is a file."""
+
+    separator: str
+    """Between the indices of a chunk's key: ``c/0/1``."""
+
+    fill_value: Any
+    """JSON form of the fill value."""
+
+    is_plain_zstd: bool
+    """Whether the chunks are little-endian numbers under one zstd codec, and the shard index, if
+    any, stands at the end under crc32c: the chain the tile engine decodes itself."""
+
+    codec_names: tuple[str, ...]
+    """Names of every codec, shards' inner and index codecs included."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy type of the numbers.
+
+        Raises
+        ------
+        UnsupportedStoreError
+            If the array holds no numbers.
+        """
+        if self.data_type not in _NUMERIC:
+            raise UnsupportedStoreError(
+                Problem("zarr.data-type", "zarr.json", "a numeric array is needed", self.data_type)
+            )
+        return np.dtype(self.data_type).newbyteorder("<")
+
+
+def array_document(
+    *,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...],
+    level: int,
+    dimension_names: tuple[str, ...] | None = None,
+) -> dict[str, Any]:
+    """Return the zarr.json of a sharded array of numbers under zstd with a checksum.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array.
+    dtype : numpy.dtype
+        A numeric type.
+    chunks, shards : tuple of int
+        Inner chunk and shard; each edge of `shards` is a multiple of that of `chunks`.
+    level : int
+        zstd compression level.
+    dimension_names : tuple of str, optional
+        One name a dimension.
+
+    Returns
+    -------
+    dict
+        The document.
+    """
+    name = np.dtype(dtype).name
+    plain_bytes: dict[str, Any] = {"name": "bytes"}
+    if np.dtype(dtype).itemsize > 1:
+        plain_bytes["configuration"] = {"endian": "little"}
+    fill: Any = False if name == "bool" else 0.0 if name.startswith("float") else 0
+    sharding = {
+        "chunk_shape": list(chunks),
+        "codecs": [
+            plain_bytes,
+            {"name": "zstd", "configuration": {"level": level, "checksum": True}},
+        ],
+        "index_codecs": [dict(codec) for codec in _INDEX_CODECS],
+        "index_location": "end",
+    }
+    document: dict[str, Any] = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(shards)}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+    if dimension_names is not None:
+        document["dimension_names"] = list(dimension_names)
+    return document
+
+
+def parse_array(document: Mapping[str, Any], where: str) -> ArrayMetadata:
+    """Narrow a zarr.json document to the metadata of an array.
+
+    Parameters
+    ----------
+    document : mapping
+        Parsed zarr.json.
+    where : str
+        Path of the array, for messages.
+
+    Returns
+    -------
+    ArrayMetadata
+        What a reader needs.
+
+    Raises
+    ------
+    UnsupportedStoreError
+        If the document is no Zarr v3 array on a regular grid, or names a codec outside
+        `ALLOWED_CODECS`.
+    """
+    try:
+        return _parse(document, where)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UnsupportedStoreError(
+            Problem(
+                "zarr.array-metadata",
+                f"{where}/zarr.json",
+                "the metadata must describe a Zarr v3 array",
+                f"{type(error).__name__}: {error}",
+            )
+        ) from error
+
+
+def _parse(document: Mapping[str, Any], where: str) -> ArrayMetadata:
+    if document["zarr_format"] != 3 or document["node_type"] != "array":
+        raise ValueError(f"zarr_format {document['zarr_format']}, {document['node_type']}")
+    if document["chunk_grid"]["name"] != "regular" or document.get("storage_transformers"):
+        raise ValueError("only a regular chunk grid without storage transformers is read")
+    encoding = document["chunk_key_encoding"]
+    if encoding["name"] != "default":
+        raise ValueError(f"chunk key encoding {encoding['name']}")
+    shape = _positive_ints(document["shape"], lowest=0)
+    grid = _positive_ints(document["chunk_grid"]["configuration"]["chunk_shape"])
+    names = _codec_names(document["codecs"])
+    for name in names:
+        if name not in ALLOWED_CODECS:
+            raise UnsupportedStoreError(
+                Problem(
+                    "zarr.codec",
+                    f"{where}/zarr.json",
+                    "codecs must be among those that only transform bytes",
+                    repr(name),
+                    "convert the data again with a codec of the specification",
+                )
+            )
+    codecs = document["codecs"]
+    is_sharded = len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed"
+    inner = codecs[0]["configuration"] if is_sharded else None
+    chunks = _positive_ints(inner["chunk_shape"]) if inner else grid
+    if not (len(shape) == len(grid) == len(chunks)):
+        raise ValueError(f"shape {shape}, shards {grid} and chunks {chunks} differ in rank")
+    if any(outer % edge for outer, edge in zip(grid, chunks, strict=True)):
+        raise ValueError(f"shards {grid} are no multiple of chunks {chunks}")
+    return ArrayMetadata(
+        shape=shape,
+        data_type=str(document["data_type"]),
+        chunks=chunks,
+        shards=grid if is_sharded else None,
+        separator=encoding.get("configuration", {}).get("separator", "/"),
+        fill_value=document["fill_value"],
+        is_plain_zstd=_is_plain_zstd(codecs, inner, str(document["data_type"])),
+        codec_names=names,
+    )
+
+
+def _positive_ints(values: Any, lowest: int = 1) -> tuple[int, ...]:  # noqa: ANN401 - JSON
+    result = tuple(values)
+    if not all(type(value) is int and value >= lowest for value in result):
+        raise ValueError(f"integers of at least {lowest} are needed, got {values}")
+    return result
+
+
+def _codec_names(codecs: list[dict[str, Any]]) -> tuple[str, ...]:
+    names: list[str] = []
+    for codec in codecs:
+        names.append(codec["name"])
+        configuration = codec.get("configuration", {})
+        for key in ("codecs", "index_codecs"):
+            if key in configuration:
+                names.extend(_codec_names(configuration[key]))
+    return tuple(names)
+
+
+def _is_plain_zstd(
+    codecs: list[dict[str, Any]], inner: dict[str, Any] | None, data_type: str
+) -> bool:
+    chain = codecs
+    if inner is not None:
+        if inner.get("index_location", "end") != "end":
+            return False
+        if [dict(codec) for codec in inner["index_codecs"]] != list(_INDEX_CODECS):
+            return False
+        chain = inner["codecs"]
+    if data_type not in _NUMERIC or [codec["name"] for codec in chain] != ["bytes", "zstd"]:
+        return False
+    return chain[0].get("configuration", {}).get("endian", "little") == "little"

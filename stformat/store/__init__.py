@@ -1,0 +1,1 @@
+"""A slide's store on disk: layout, writer, reader, tile engine, commit protocol, verification."""

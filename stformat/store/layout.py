@@ -1,0 +1,167 @@
+"""Where everything stands in a store and how it is cut into chunks and shards; pure functions.
+
+Specification: spec/stformat-0.1.md, "Layout" and "Row order".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "COMMIT_PATH",
+    "IMAGE_ELEMENT",
+    "INNER_PX",
+    "MANIFEST_PATH",
+    "SHARD_PX",
+    "SMALLEST_LEVEL_PX",
+    "VECTOR_CHUNK",
+    "VECTOR_SHARD",
+    "by_gene_path",
+    "image_chunks",
+    "image_shards",
+    "level_shapes",
+    "spatial_order",
+    "spots_path",
+    "vector_chunks",
+]
+
+INNER_PX = 256
+"""Edge of an inner chunk of an image: the unit of reading and of its checksum."""
+
+SHARD_PX = 4096
+"""Edge of an image shard, the unit of writing: one file; also the cell of the row order."""
+
+SMALLEST_LEVEL_PX = 1024
+"""The pyramid ends at the first level whose longer edge is at most this."""
+
+VECTOR_CHUNK = 1 << 15
+"""Elements in an inner chunk of a long 1-D array."""
+
+VECTOR_SHARD = 1 << 22
+"""Elements in a shard of a long 1-D array."""
+
+IMAGE_ELEMENT = "he"
+MANIFEST_PATH = "stformat/manifest.json"
+COMMIT_PATH = "stformat/commit.json"
+
+
+def by_gene_path(table: str) -> str:
+    """Return the path of the gene-major copy of a table.
+
+    Examples
+    --------
+    >>> by_gene_path("expression")
+    'stformat/expression/by_gene'
+    """
+    return f"stformat/{table}/by_gene"
+
+
+def spots_path(table: str) -> str:
+    """Return the path of the plain arrays of a table's capture areas.
+
+    Examples
+    --------
+    >>> spots_path("expression")
+    'stformat/expression/spots'
+    """
+    return f"stformat/{table}/spots"
+
+
+def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the height and width of every pyramid level, full resolution first.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of level 0 in pixels, at least 1.
+
+    Returns
+    -------
+    list of tuple of int
+        Each level is the ceiling of half of the one before; the last is the first whose longer
+        edge is at most 1024.
+
+    Examples
+    --------
+    >>> level_shapes(3001, 1500)
+    [(3001, 1500), (1501, 750), (751, 375)]
+    """
+    shapes = [(height, width)]
+    while max(shapes[-1]) > SMALLEST_LEVEL_PX:
+        rows, cols = shapes[-1]
+        shapes.append(((rows + 1) // 2, (cols + 1) // 2))
+    return shapes
+
+
+def image_chunks(n_c: int) -> tuple[int, int, int]:
+    """Return the inner chunk of an image: all channels of a 256-pixel square."""
+    return (n_c, INNER_PX, INNER_PX)
+
+
+def image_shards(n_c: int, height: int, width: int) -> tuple[int, int, int]:
+    """Return the shard of a level: 4096 pixels square, or what whole chunks the level needs.
+
+    Examples
+    --------
+    >>> image_shards(3, 9923, 300)
+    (3, 4096, 512)
+    """
+    edges = (min(SHARD_PX, -(-n // INNER_PX) * INNER_PX) for n in (height, width))
+    return (n_c, *edges)
+
+
+def vector_chunks(length: int) -> tuple[tuple[int], tuple[int]]:
+    """Return the inner chunk and the shard of a 1-D array of `length` elements.
+
+    Both depend on the length alone; short arrays get one chunk of their own size.
+
+    Examples
+    --------
+    >>> vector_chunks(1000), vector_chunks(100_000)
+    (((1000,), (1000,)), ((32768,), (131072,)))
+    """
+    chunk = max(1, min(VECTOR_CHUNK, length))
+    shard = min(VECTOR_SHARD, -(-max(1, length) // chunk) * chunk)
+    return (chunk,), (shard,)
+
+
+def spatial_order(xy: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Order rows so that neighbours on the slide are neighbours in the table.
+
+    Parameters
+    ----------
+    xy : (n_obs, 2) ndarray of float64
+        Centres in full-resolution pixels, columns ``(x, y)``, finite.
+
+    Returns
+    -------
+    (n_obs,) ndarray of int64
+        Source row of each stored row. Rows are sorted by the 4096-pixel cell they lie in (cell
+        row, then cell column: the order of the image shards), inside a cell by the Morton code of
+        their pixel [1]_, and rows of one pixel by their source order.
+
+    References
+    ----------
+    .. [1] G. M. Morton, "A computer oriented geodetic data base and a new technique in file
+       sequencing", IBM, 1966.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> spatial_order(np.array([[5000.0, 1.0], [3.0, 3.0], [2.0, 3.0]]))
+    array([2, 1, 0])
+    """
+    pixel = np.floor(xy).astype(np.int64)
+    cell = pixel // SHARD_PX
+    inside = pixel - cell * SHARD_PX
+    morton = _spread_bits(inside[:, 0]) | (_spread_bits(inside[:, 1]) << 1)
+    return np.lexsort((morton, cell[:, 0], cell[:, 1])).astype(np.int64, copy=False)
+
+
+def _spread_bits(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Put a zero bit after each of the 12 low bits."""
+    spread = values & 0xFFF
+    for shift, mask in ((8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        spread = (spread | (spread << shift)) & mask
+    return spread
