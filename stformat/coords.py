@@ -89,7 +89,7 @@ def mpp_at(mpp: float, level: int) -> float:
     >>> mpp_at(0.25, 3)
     2.0
     """
-    return mpp * 2**level
+    return math.ldexp(mpp, level)
 
 
 def grid_for_mpp(
@@ -224,7 +224,8 @@ def tile_windows(xy: NDArray[np.float64], grid: TileGrid) -> NDArray[np.int64]:
         raise ValueError(f"centres must be finite, got {tuple(xy[row].tolist())} in row {row}")
     half = grid.tile_px * grid.ratio / (2 * UNIT_STEP)
     corner = np.floor((xy - half) / 2**grid.level + 0.5)
-    return corner.astype(np.int64) - grid.margin
+    windows: NDArray[np.int64] = corner.astype(np.int64) - grid.margin
+    return windows
 
 
 def coverage(

@@ -55,7 +55,7 @@ class Progress(Protocol):
         """Take note of `event`; an exception raised here aborts the conversion cleanly."""
 
 
-def silent(event: ProgressEvent, /) -> None:  # noqa: ARG001 - the signature is the protocol's
+def silent(event: ProgressEvent, /) -> None:
     """Ignore the progress of a conversion."""
 
 

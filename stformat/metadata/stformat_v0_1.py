@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 __all__ = [
     "FORMAT_VERSION",
@@ -30,8 +30,26 @@ FORMAT_VERSION = "0.1"
 
 type Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 type Crc32c = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
-type ElementName = Annotated[str, Field(pattern=r"^(?!__)[A-Za-z0-9_.-]+$", max_length=128)]
-type RelativePath = Annotated[str, Field(pattern=r"^[^/\\\x00]+(/[^/\\\x00]+)*$", max_length=1024)]
+type ElementName = Annotated[
+    str, Field(pattern=r"^(_?[A-Za-z0-9.-][A-Za-z0-9_.-]*|_)$", max_length=128)
+]
+
+
+def _stays_inside(path: str) -> str:
+    if any(part in {".", ".."} for part in path.split("/")):
+        raise ValueError("a path must not contain the parts '.' or '..'")
+    return path
+
+
+type RelativePath = Annotated[
+    str,
+    AfterValidator(_stays_inside),
+    Field(
+        pattern=r"^[^/\\\x00]+(/[^/\\\x00]+)*$",
+        max_length=1024,
+        json_schema_extra={"not": {"pattern": r"(^|/)\.\.?(/|$)"}},
+    ),
+]
 
 
 class _Document(BaseModel):
@@ -274,6 +292,9 @@ def json_schemas() -> dict[str, dict[str, object]]:
         "commit": Commit,
     }
     return {
-        stem: {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+        stem: {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            **model.model_json_schema(),
+        }
         for stem, model in models.items()
     }

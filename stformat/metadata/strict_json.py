@@ -7,6 +7,7 @@ duplicate keys, documents over 16 MiB, nesting deeper than 64.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -14,6 +15,9 @@ __all__ = ["MAX_BYTES", "MAX_DEPTH", "JsonError", "dump_canonical", "parse_objec
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
+
+
+_BRACKETS_AND_STRINGS = re.compile(rb'[\[\]{}]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 
 
 class JsonError(ValueError):
@@ -61,7 +65,7 @@ def parse_object(document: bytes) -> dict[str, Any]:
 
 
 def dump_canonical(value: Mapping[str, Any]) -> bytes:
-    """Return the one way to write a JSON object: sorted keys, two spaces, UTF-8, final newline.
+    r"""Return the one way to write a JSON object: sorted keys, two spaces, UTF-8, final newline.
 
     Raises
     ------
@@ -71,7 +75,7 @@ def dump_canonical(value: Mapping[str, Any]) -> bytes:
     Examples
     --------
     >>> dump_canonical({"b": 1, "a": None})
-    b'{\\n  "a": null,\\n  "b": 1\\n}\\n'
+    b'{\n  "a": null,\n  "b": 1\n}\n'
     """
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
@@ -81,23 +85,15 @@ def _check_depth(document: bytes) -> None:
     """Bound the nesting before the parser recurses; brackets inside strings count for nothing."""
     if document.count(b"[") + document.count(b"{") <= MAX_DEPTH:
         return
-    depth, in_string, escaped = 0, False, False
-    for byte in document:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
+    depth = 0
+    for token in _BRACKETS_AND_STRINGS.finditer(document):
+        byte = token.group()[0]
+        if byte in b"[{":
             depth += 1
-            if depth > MAX_DEPTH:
-                raise JsonError(f"a JSON document must nest at most {MAX_DEPTH} deep")
-        elif byte in (0x5D, 0x7D):
+        elif byte in b"]}":
             depth -= 1
+        if depth > MAX_DEPTH:
+            raise JsonError(f"a JSON document must nest at most {MAX_DEPTH} deep")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -252,4 +252,5 @@ def _is_plain_zstd(
         chain = inner["codecs"]
     if data_type not in _NUMERIC or [codec["name"] for codec in chain] != ["bytes", "zstd"]:
         return False
-    return chain[0].get("configuration", {}).get("endian", "little") == "little"
+    endian: object = chain[0].get("configuration", {}).get("endian", "little")
+    return endian == "little"

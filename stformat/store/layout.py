@@ -107,8 +107,8 @@ def image_shards(n_c: int, height: int, width: int) -> tuple[int, int, int]:
     >>> image_shards(3, 9923, 300)
     (3, 4096, 512)
     """
-    edges = (min(SHARD_PX, -(-n // INNER_PX) * INNER_PX) for n in (height, width))
-    return (n_c, *edges)
+    rows, cols = (min(SHARD_PX, -(-n // INNER_PX) * INNER_PX) for n in (height, width))
+    return (n_c, rows, cols)
 
 
 def vector_chunks(length: int) -> tuple[tuple[int], tuple[int]]:
