@@ -1,1 +1,62 @@
-"""The store and library for training on spatial transcriptomics."""
+"""The store and library for training on spatial transcriptomics.
+
+One slide is one chunked Zarr v3 store that SpatialData, AnnData, OME-NGFF and zarr tools open.
+
+Examples
+--------
+>>> import stformat as stf
+>>> path = stf.convert_slide("her2st/B4", "B4.zarr", species="human")  # doctest: +SKIP
+>>> with stf.open_slide(path) as slide:  # doctest: +SKIP
+...     tiles = slide.tiles(224)[:32]
+...     counts = slide.counts[:32]
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stformat.convert import convert_slide
+    from stformat.lazy.dataset import open_dataset
+    from stformat.lazy.datatree import open_datatree
+    from stformat.store.commit import seal_store
+    from stformat.store.reader import Slide, open_slide
+    from stformat.store.verify import verify_store
+
+__all__ = [
+    "Slide",
+    "convert_slide",
+    "open_dataset",
+    "open_datatree",
+    "open_slide",
+    "seal_store",
+    "verify_store",
+]
+
+# Where each public name lives. Resolved on first use (PEP 562), so that `import stformat` costs
+# nothing and a program pays only for the parts that it calls.
+_HOMES = {
+    "Slide": "stformat.store.reader",
+    "convert_slide": "stformat.convert",
+    "open_dataset": "stformat.lazy.dataset",
+    "open_datatree": "stformat.lazy.datatree",
+    "open_slide": "stformat.store.reader",
+    "seal_store": "stformat.store.commit",
+    "verify_store": "stformat.store.verify",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        value: object = import_module("importlib.metadata").version("stformat")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,240 @@
+"""The command line: arguments in, text and exit codes out; no logic of its own.
+
+Exit codes: 0 done, 1 the operation found problems, 2 wrong usage, 3 bad input, 130 interrupted,
+143 terminated.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Never
+
+import typer
+
+# Everything that imports NumPy is imported by the command that needs it: `stformat --help`
+# answers before NumPy could have loaded.
+from stformat.errors import StformatError, StoreExistsError
+
+if TYPE_CHECKING:
+    from stformat.model import Progress
+
+__all__ = ["app", "main"]
+
+FOUND_PROBLEMS = 1
+BAD_INPUT = 3
+
+app = typer.Typer(
+    name="stformat",
+    help="One chunked Zarr store a slide of spatial transcriptomics: convert, inspect, verify.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class Stain(StrEnum):
+    """How the tissue is stained."""
+
+    HE = "he"
+    IF = "if"
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+Store = Annotated[Path, typer.Argument(help="A store: a directory made by stformat convert.")]
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="Folder of one slide, or its count matrix.")],
+    target: Annotated[Path, typer.Argument(help="Directory to make, such as slide.zarr.")],
+    kind: Annotated[str, typer.Option(help="Kind of source; auto recognises it.")] = "auto",
+    image: Annotated[Path | None, typer.Option(help="Full-resolution image.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="Microns per pixel of the image.")] = None,
+    pitch_um: Annotated[
+        float | None, typer.Option(help="Microns between neighbouring spots of the array.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Pathologist's label file.")] = None,
+    slide_id: Annotated[
+        str | None, typer.Option(help="Identifier; selects one of several samples.")
+    ] = None,
+    stain: Annotated[Stain, typer.Option(help="Brightfield H&E or fluorescence.")] = Stain.HE,
+    species: Annotated[str | None, typer.Option(help="Species, kept in the store.")] = None,
+    tissue: Annotated[str | None, typer.Option(help="Tissue, kept in the store.")] = None,
+    overwrite: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--overwrite", help="Replace an existing store, atomically.")
+    ] = False,
+    quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
+    as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Convert one slide into a store; the store appears whole or not at all."""
+    from stformat.convert import convert_slide  # noqa: PLC0415 - see the head of the module
+
+    given = {"pitch_um": pitch_um, "labels": labels, "species": species, "tissue": tissue}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if stain is not Stain.HE:
+        options["stain"] = stain.value
+    with _shown_progress(quiet=quiet or as_json) as progress:
+        path = convert_slide(
+            source,
+            target,
+            kind=kind,
+            image=image,
+            mpp=mpp,
+            slide_id=slide_id,
+            overwrite=overwrite,
+            progress=progress,
+            **options,
+        )
+    if not quiet:
+        _print_summary(path, as_json=as_json)
+
+
+@app.command()
+def info(
+    store: Store,
+    as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Say what a store holds; reads its metadata only."""
+    _print_summary(store, as_json=as_json)
+
+
+@app.command()
+def verify(
+    store: Store,
+    shallow: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--shallow", help="Check metadata and sizes, not every byte.")
+    ] = False,
+    quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
+    as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Check that a store is whole; exit code 1 if it is not."""
+    from stformat.store.verify import verify_store  # noqa: PLC0415 - see the head of the module
+
+    problems = verify_store(store, deep=not shallow)
+    if as_json:
+        _print_json({"store": str(store), "problems": [item.to_json() for item in problems]})
+    elif problems:
+        for problem in problems:
+            typer.echo(str(problem))
+    elif not quiet:
+        typer.echo(f"{store}: whole")
+    if problems:
+        raise typer.Exit(FOUND_PROBLEMS)
+
+
+@app.command()
+def seal(
+    store: Store,
+    quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Commit a store anew after another tool has edited it."""
+    from stformat.store.commit import seal_store  # noqa: PLC0415 - see the head of the module
+
+    seal_store(store)
+    if not quiet:
+        typer.echo(f"{store}: sealed")
+
+
+@app.command()
+def demo(
+    directory: Annotated[
+        Path, typer.Argument(help="Directory to make; everything the demo writes is in it.")
+    ] = Path("stformat-demo"),
+    quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Make a small slide, convert it, read it back and draw it: the first five minutes."""
+    from stformat.demo import run_demo  # noqa: PLC0415 - see the head of the module
+
+    with _shown_progress(quiet=quiet) as progress:
+        lines = run_demo(directory, progress=progress)
+    if not quiet:
+        typer.echo("\n".join(lines))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Arguments without the program's name; those of the process by default.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        app(args=arguments, standalone_mode=True)
+    except StoreExistsError as error:
+        _fail(error, hint="pass --overwrite to replace it")
+    except StformatError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        typer.echo("stformat: interrupted; nothing was left behind", err=True)
+        sys.exit(130)
+
+
+def _fail(error: StformatError, *, hint: str = "") -> Never:
+    text = " | ".join(str(problem) for problem in error.problems)
+    typer.echo(f"stformat: {text}" + (f"; {hint}" if hint and hint not in text else ""), err=True)
+    sys.exit(BAD_INPUT)
+
+
+def _raise_terminated(signum: int, _frame: FrameType | None) -> Never:
+    # SystemExit unwinds through the writer, which removes what is unfinished.
+    raise SystemExit(128 + signum)
+
+
+def _print_summary(store: Path, *, as_json: bool) -> None:
+    from stformat.store.reader import open_slide  # noqa: PLC0415 - see the head of the module
+
+    with open_slide(store) as slide:
+        attributes = slide.metadata
+        if as_json:
+            levels = [[level.height, level.width] for level in slide.levels]
+            _print_json(
+                {"store": str(store), "levels": levels, **attributes.model_dump(mode="json")}
+            )
+            return
+        lines = [f"{store}  {attributes.slide_id}  {attributes.technology}"]
+        if attributes.image is None:
+            lines.append("image    none")
+        else:
+            top = slide.levels[0]
+            lines.append(f"image    {top.width} x {top.height} px, {len(slide.levels)} levels")
+        mpp = attributes.mpp
+        scale = "unknown" if mpp.value is None else f"{mpp.value:.4g} um/px ({mpp.method})"
+        lines.append(f"mpp      {scale}")
+        lines.extend(
+            f"table    {table.name}: {table.n_obs} x {table.n_vars}, {table.nnz} counts stored, "
+            f"total {table.total:.0f}"
+            for table in attributes.tables
+        )
+        lines.extend(f"note     {note.message}" for note in attributes.notes)
+    typer.echo("\n".join(lines))
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+@contextmanager
+def _shown_progress(*, quiet: bool) -> Iterator[Progress | None]:
+    """Show steps as bars on a terminal, as one line a step elsewhere, not at all when quiet."""
+    if quiet:
+        yield None
+        return
+    from stformat.view.progress import shown_progress  # noqa: PLC0415 - see the head of the module
+
+    with shown_progress() as progress:
+        yield progress
+
+
+if __name__ == "__main__":
+    main()

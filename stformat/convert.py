@@ -1,0 +1,134 @@
+"""Source to record to store: the one road into the format."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from stformat.errors import InputError, Problem
+from stformat.model import Progress, silent
+from stformat.sources import read_slide
+from stformat.store.commit import replace_store
+from stformat.store.writer import write_slide
+
+__all__ = ["IMAGE_CODECS", "convert_slide"]
+
+IMAGE_CODECS = ("zstd",)
+"""Codecs that an image can be stored with."""
+
+
+def convert_slide(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    kind: str = "auto",
+    image: str | os.PathLike[str] | None = None,
+    mpp: float | None = None,
+    slide_id: str | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    image_codec: str = "zstd",
+    progress: Progress | None = None,
+    **metadata: object,
+) -> Path:
+    """Convert one slide from a vendor's or a study's files into a store.
+
+    The store appears at `target` whole, or not at all: it is written beside it under a hidden
+    name, synced to disk and renamed. The same source gives the same bytes.
+
+    Parameters
+    ----------
+    source : path
+        Folder of one slide, or its count matrix.
+    target : path
+        Directory to make, by convention ``<slide>.zarr``.
+    kind : str, default: "auto"
+        Kind of source: ``"legacy_st"``. ``"auto"`` recognises it by content and refuses to guess.
+    image : path, optional
+        Full-resolution histology image, where the source does not name it.
+    mpp : float, optional
+        Microns per pixel of the image; takes precedence over what the files say.
+    slide_id : str, optional
+        Identifier of the slide; also selects one of several samples of `source`.
+    overwrite : bool, default: False
+        Replace an existing store at `target`, in one atomic exchange.
+    resume : bool, default: False
+        Continue an interrupted conversion. Not available in this version: True is refused.
+    image_codec : {"zstd"}, default: "zstd"
+        How pixels are stored; lossless.
+    progress : callable, optional
+        Called with a `stformat.model.ProgressEvent` at each step; an exception that it raises
+        aborts the conversion and leaves nothing behind.
+    **metadata
+        ``species``, ``tissue``, ``disease``, ``donor``, ``study``, ``licence``, ``citation``,
+        ``technology``, ``stain`` (``"he"`` or ``"if"``), and what the kind of source knows:
+        ``pitch_um`` and ``labels`` for legacy ST.
+
+    Returns
+    -------
+    pathlib.Path
+        `target`.
+
+    Raises
+    ------
+    InputError
+        If the source is not what it must be, or an argument does not fit it.
+    StoreExistsError
+        If `target` exists and `overwrite` is False, or is something other than a store.
+    StoreLockedError
+        If another process is writing to `target`.
+    StoreWriteError
+        If the file system refuses a write.
+
+    Notes
+    -----
+    Memory: a few hundred rows of the image at every level, and the count matrix as CSR (8 bytes a
+    non-zero count) twice over while its rows are put in spatial order.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from stformat.testing import make_slide, write_legacy_st
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> source = write_legacy_st(make_slide(height=600, width=700, seed=0), folder / "source")
+    >>> convert_slide(source, folder / "slide.zarr", species="human").name
+    'slide.zarr'
+    """
+    target = Path(target)
+    _check_options(resume=resume, image_codec=image_codec)
+    report = silent if progress is None else progress
+    with replace_store(target, overwrite=overwrite, progress=report) as directory:
+        record = read_slide(
+            Path(source),
+            kind=kind,
+            image=None if image is None else Path(image),
+            mpp=mpp,
+            slide_id=slide_id,
+            scratch=directory.parent,
+            options=metadata,
+        )
+        write_slide(record, directory, progress=report)
+    return target
+
+
+def _check_options(*, resume: bool, image_codec: str) -> None:
+    if resume:
+        raise InputError(
+            Problem(
+                "convert.resume",
+                "resume",
+                "conversions start from the beginning in this version",
+                "resume=True",
+                "leave resume out: an interrupted conversion left nothing behind",
+            )
+        )
+    if image_codec not in IMAGE_CODECS:
+        raise InputError(
+            Problem(
+                "convert.image-codec",
+                "image_codec",
+                f"one of {', '.join(IMAGE_CODECS)} is needed",
+                repr(image_codec),
+            )
+        )
