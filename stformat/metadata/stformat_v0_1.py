@@ -6,9 +6,10 @@ spec/schemas are generated from these models; a test holds them equal.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from itertools import pairwise
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "FORMAT_VERSION",
@@ -28,11 +29,17 @@ __all__ = [
 
 FORMAT_VERSION = "0.1"
 
+_UNLISTED = frozenset({"stformat/manifest.json", "stformat/commit.json"})
+
 type Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 type Crc32c = Annotated[str, Field(pattern=r"^[0-9a-f]{8}$")]
-type ElementName = Annotated[
-    str, Field(pattern=r"^(_?[A-Za-z0-9.-][A-Za-z0-9_.-]*|_)$", max_length=128)
-]
+
+
+def _is_no_json_file(name: str) -> str:
+    # An element stands beside zarr.json, and below stformat/ beside manifest.json and commit.json.
+    if name.lower().endswith(".json"):
+        raise ValueError("the name of an element must not end in '.json'")
+    return name
 
 
 def _stays_inside(path: str) -> str:
@@ -41,14 +48,23 @@ def _stays_inside(path: str) -> str:
     return path
 
 
+type ElementName = Annotated[
+    str,
+    Field(
+        pattern=r"^(_?[A-Za-z0-9-][A-Za-z0-9_.-]*|_)$",
+        max_length=128,
+        json_schema_extra={"not": {"pattern": r"\.[Jj][Ss][Oo][Nn]$"}},
+    ),
+    AfterValidator(_is_no_json_file),
+]
 type RelativePath = Annotated[
     str,
-    AfterValidator(_stays_inside),
     Field(
-        pattern=r"^[^/\\\x00]+(/[^/\\\x00]+)*$",
+        pattern=r"^[^/\\\x00-\x1f]+(/[^/\\\x00-\x1f]+)*$",
         max_length=1024,
         json_schema_extra={"not": {"pattern": r"(^|/)\.\.?(/|$)"}},
     ),
+    AfterValidator(_stays_inside),
 ]
 
 
@@ -67,6 +83,12 @@ class MppAttributes(_Document):
 
     residual: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Root mean square residual of the lattice fit over the pitch."""
+
+    @model_validator(mode="after")
+    def _unknown_has_no_value(self) -> Self:
+        if (self.value is None) != (self.method == "unknown"):
+            raise ValueError("mpp.value must be null exactly where mpp.method is 'unknown'")
+        return self
 
 
 class ImageAttributes(_Document):
@@ -227,6 +249,21 @@ class StformatAttributes(_Document):
     software: dict[str, str]
     """Version of stformat and of each library that shaped the bytes."""
 
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        tables = [table.name for table in self.tables]
+        if self.default_table not in tables:
+            raise ValueError("default_table must be the name of one of the tables")
+        # Several tables may share a region; any other two elements may not share a name.
+        images = [] if self.image is None else [self.image.element]
+        names = [*images, *{table.region for table in self.tables}, *tables]
+        if len({name.lower() for name in names}) != len(names):
+            raise ValueError("names of elements must be unique over all types, ignoring case")
+        files = {source.name for source in self.sources}
+        if self.image is not None and self.image.source not in {None, *files}:
+            raise ValueError("image.source must be the name of one of the sources")
+        return self
+
 
 class FileEntry(_Document):
     """One file of a store."""
@@ -269,6 +306,16 @@ class Manifest(_Document):
 
     arrays: tuple[ArrayEntry, ...]
     """Every array, ascending by path."""
+
+    @model_validator(mode="after")
+    def _paths_ascend(self) -> Self:
+        for entries in (self.files, self.arrays):
+            paths = [entry.path.encode() for entry in entries]
+            if any(first >= second for first, second in pairwise(paths)):
+                raise ValueError("paths must ascend and must not repeat")
+        if not {entry.path for entry in self.files}.isdisjoint(_UNLISTED):
+            raise ValueError("a manifest must not list itself or the commit record")
+        return self
 
 
 class Commit(_Document):

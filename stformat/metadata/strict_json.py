@@ -7,6 +7,7 @@ duplicate keys, documents over 16 MiB, nesting deeper than 64.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -41,7 +42,8 @@ def parse_object(document: bytes) -> dict[str, Any]:
     ------
     JsonError
         If the document is larger than 16 MiB, nested deeper than 64, not UTF-8, not JSON, holds
-        NaN, Infinity or a duplicate key, or is no object.
+        NaN, Infinity, a number beyond float64, half of a surrogate pair or a duplicate key, or is
+        no object.
 
     Examples
     --------
@@ -56,8 +58,14 @@ def parse_object(document: bytes) -> dict[str, Any]:
             document.decode("utf-8"),
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
+            parse_float=_finite,
         )
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        if b"\\u" in document:
+            # Half of a surrogate pair parses, and cannot be written again.
+            json.dumps(value, ensure_ascii=False).encode()
+    except JsonError:
+        raise
+    except ValueError as error:  # no UTF-8, no JSON, or an integer of thousands of digits
         raise JsonError(f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise JsonError(f"a JSON object is needed, got {type(value).__name__}")
@@ -103,6 +111,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise JsonError(f"a JSON object must not repeat a key, got {repeated!r} twice")
     return result
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise JsonError(f"a JSON number must fit float64, got {text[:32]}")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

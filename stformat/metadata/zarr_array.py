@@ -6,6 +6,7 @@ Specification: https://zarr-specs.readthedocs.io/en/latest/v3/core/index.html an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from stformat.errors import Problem, UnsupportedStoreError
 
-__all__ = ["ALLOWED_CODECS", "ArrayMetadata", "array_document", "parse_array"]
+__all__ = ["ALLOWED_CODECS", "MAX_CHUNK_BYTES", "ArrayMetadata", "array_document", "parse_array"]
 
 ALLOWED_CODECS = frozenset(
     {
@@ -35,8 +36,15 @@ ALLOWED_CODECS = frozenset(
 )
 """Codecs that only transform bytes. Anything else in a store (a pickle, say) is refused unread."""
 
+MAX_CHUNK_BYTES = 1 << 30
+"""Largest chunk that is read, decoded; text counts one byte an element."""
+
 _NUMERIC = frozenset({"bool", "uint8", "uint16", "uint32", "uint64"}) | frozenset(
     {"int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+)
+_MEMBERS = frozenset({"zarr_format", "node_type", "shape", "data_type", "chunk_grid"}) | frozenset(
+    {"chunk_key_encoding", "fill_value", "codecs", "attributes", "dimension_names"}
+    | {"storage_transformers"}
 )
 _INDEX_CODECS = ({"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"})
 
@@ -164,8 +172,9 @@ def parse_array(document: Mapping[str, Any], where: str) -> ArrayMetadata:
     Raises
     ------
     UnsupportedStoreError
-        If the document is no Zarr v3 array on a regular grid, or names a codec outside
-        `ALLOWED_CODECS`.
+        If the document is no Zarr v3 array on a regular grid, names a codec outside
+        `ALLOWED_CODECS`, holds a member that must be understood and is not, or declares a chunk
+        over 1 GiB.
     """
     try:
         return _parse(document, where)
@@ -185,12 +194,48 @@ def _parse(document: Mapping[str, Any], where: str) -> ArrayMetadata:
         raise ValueError(f"zarr_format {document['zarr_format']}, {document['node_type']}")
     if document["chunk_grid"]["name"] != "regular" or document.get("storage_transformers"):
         raise ValueError("only a regular chunk grid without storage transformers is read")
+    for key in document.keys() - _MEMBERS:
+        if document[key].get("must_understand", True) is not False:
+            raise ValueError(f"member {key!r} must be understood and is not known")
     encoding = document["chunk_key_encoding"]
     if encoding["name"] != "default":
         raise ValueError(f"chunk key encoding {encoding['name']}")
     shape = _positive_ints(document["shape"], lowest=0)
     grid = _positive_ints(document["chunk_grid"]["configuration"]["chunk_shape"])
-    names = _codec_names(document["codecs"])
+    codecs = document["codecs"]
+    names = _allowed_codec_names(codecs, where)
+    is_sharded = len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed"
+    inner = codecs[0]["configuration"] if is_sharded else None
+    chunks = _positive_ints(inner["chunk_shape"]) if inner else grid
+    if not (len(shape) == len(grid) == len(chunks)):
+        raise ValueError(f"shape {shape}, shards {grid} and chunks {chunks} differ in rank")
+    if any(outer % edge for outer, edge in zip(grid, chunks, strict=True)):
+        raise ValueError(f"shards {grid} are no multiple of chunks {chunks}")
+    data_type = str(document["data_type"])
+    itemsize = np.dtype(data_type).itemsize if data_type in _NUMERIC else 1
+    if math.prod(chunks) * itemsize > MAX_CHUNK_BYTES:
+        raise ValueError(f"a chunk may hold {MAX_CHUNK_BYTES} bytes, {chunks} declares more")
+    return ArrayMetadata(
+        shape=shape,
+        data_type=data_type,
+        chunks=chunks,
+        shards=grid if is_sharded else None,
+        separator=encoding.get("configuration", {}).get("separator", "/"),
+        fill_value=document["fill_value"],
+        is_plain_zstd=_is_plain_zstd(codecs, inner, data_type),
+        codec_names=names,
+    )
+
+
+def _positive_ints(values: Any, lowest: int = 1) -> tuple[int, ...]:  # noqa: ANN401 - JSON
+    result = tuple(values)
+    if not all(type(value) is int and value >= lowest for value in result):
+        raise ValueError(f"integers of at least {lowest} are needed, got {values}")
+    return result
+
+
+def _allowed_codec_names(codecs: list[dict[str, Any]], where: str) -> tuple[str, ...]:
+    names = _codec_names(codecs)
     for name in names:
         if name not in ALLOWED_CODECS:
             raise UnsupportedStoreError(
@@ -202,31 +247,7 @@ def _parse(document: Mapping[str, Any], where: str) -> ArrayMetadata:
                     "convert the data again with a codec of the specification",
                 )
             )
-    codecs = document["codecs"]
-    is_sharded = len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed"
-    inner = codecs[0]["configuration"] if is_sharded else None
-    chunks = _positive_ints(inner["chunk_shape"]) if inner else grid
-    if not (len(shape) == len(grid) == len(chunks)):
-        raise ValueError(f"shape {shape}, shards {grid} and chunks {chunks} differ in rank")
-    if any(outer % edge for outer, edge in zip(grid, chunks, strict=True)):
-        raise ValueError(f"shards {grid} are no multiple of chunks {chunks}")
-    return ArrayMetadata(
-        shape=shape,
-        data_type=str(document["data_type"]),
-        chunks=chunks,
-        shards=grid if is_sharded else None,
-        separator=encoding.get("configuration", {}).get("separator", "/"),
-        fill_value=document["fill_value"],
-        is_plain_zstd=_is_plain_zstd(codecs, inner, str(document["data_type"])),
-        codec_names=names,
-    )
-
-
-def _positive_ints(values: Any, lowest: int = 1) -> tuple[int, ...]:  # noqa: ANN401 - JSON
-    result = tuple(values)
-    if not all(type(value) is int and value >= lowest for value in result):
-        raise ValueError(f"integers of at least {lowest} are needed, got {values}")
-    return result
+    return names
 
 
 def _codec_names(codecs: list[dict[str, Any]]) -> tuple[str, ...]:
