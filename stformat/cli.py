@@ -53,7 +53,7 @@ Store = Annotated[Path, typer.Argument(help="A store: a directory made by stform
 
 
 @app.command()
-def convert(
+def convert(  # noqa: PLR0917 - typer reads one parameter an option
     source: Annotated[Path, typer.Argument(help="Folder of one slide, or its count matrix.")],
     target: Annotated[Path, typer.Argument(help="Directory to make, such as slide.zarr.")],
     kind: Annotated[str, typer.Option(help="Kind of source; auto recognises it.")] = "auto",

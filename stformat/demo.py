@@ -75,8 +75,10 @@ def run_demo(directory: Path, *, progress: Progress | None = None) -> list[str]:
         "Try next:",
         f"  stformat info {store}",
         f"  stformat verify {store}",
-        f'  python -c "import xarray as xr; '
-        f"print(xr.open_dataset('{store}', engine='stformat'))\"",
+        (
+            f'  python -c "import xarray as xr; '
+            f"print(xr.open_dataset('{store}', engine='stformat'))\""
+        ),
         "  stformat convert YOUR_SLIDE slide.zarr",
     ]
 
@@ -90,8 +92,10 @@ def _read_back(store: Path, picture: Path) -> list[str]:
         draw_overview(slide, GENE, picture)
         level = slide.levels[0]
         return [
-            f"slide       {slide.n_obs} spots x {slide.n_vars} genes, "
-            f"{level.width} x {level.height} px at {slide.mpp:.3f} um/px",
+            (
+                f"slide       {slide.n_obs} spots x {slide.n_vars} genes, "
+                f"{level.width} x {level.height} px at {slide.mpp:.3f} um/px"
+            ),
             f"tiles       {tiles.shape} {tiles.dtype} for 64 spots, mean {tiles.mean():.1f}",
             f"expression  {expression.shape} {expression.dtype}, highest: {', '.join(top)}",
             f"picture     {picture}",
