@@ -1,0 +1,69 @@
+"""Converting a large image takes bounded anonymous memory, however the file is cut."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import stformat as stf
+from stformat.testing import make_slide, write_legacy_st
+
+EDGE_PX = 30_000
+LIMIT_KIB = 1 << 20
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="anonymous memory is read from Linux's /proc"
+)
+
+
+def _peak_anonymous_kib(arguments: list[str]) -> int:
+    process = subprocess.Popen([sys.executable, "-m", "stformat.cli", *arguments])
+    status = Path(f"/proc/{process.pid}/status")
+    peak = 0
+    while process.poll() is None:
+        for line in status.read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                peak = max(peak, int(line.split()[1]))
+        time.sleep(0.02)
+    assert process.returncode == 0
+    return peak
+
+
+def _write_tiff(path: Path, layout: str) -> None:
+    """Write an EDGE_PX square RGB TIFF from one repeated segment, in little memory."""
+    ramp = (np.arange(EDGE_PX) // 120).astype(np.uint8)
+    if layout == "tiled":
+        tile = np.broadcast_to(ramp[:512, None, None], (512, 512, 3))
+        n_tiles = (-(-EDGE_PX // 512)) ** 2
+        segments, cut = (tile for _ in range(n_tiles)), {"tile": (512, 512)}
+    else:
+        strip = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (100, EDGE_PX, 3)))
+        segments, cut = (strip for _ in range(EDGE_PX // 100)), {"rowsperstrip": 100}
+    tifffile.imwrite(
+        path, segments, shape=(EDGE_PX, EDGE_PX, 3), dtype=np.uint8, photometric="rgb",
+        bigtiff=True, compression="zlib" if layout == "tiled" else None, **cut,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["striped", "tiled"])
+def test_30000_px_image_converts_in_one_gibibyte(layout, tmp_path):
+    slide = make_slide(height=900, width=900, n_genes=50, seed=1)
+    source = write_legacy_st(slide, tmp_path / "source", layout="flat", image_format=None)
+    image = tmp_path / "large.tif"
+    _write_tiff(image, layout)
+    target = tmp_path / "slide.zarr"
+    peak = _peak_anonymous_kib(
+        ["convert", str(source), str(target), "--image", str(image), "--quiet"]
+    )
+    assert peak <= LIMIT_KIB
+    with stf.open_slide(target) as opened:
+        assert (opened.levels[0].height, opened.levels[0].width) == (EDGE_PX, EDGE_PX)
+        row = opened.read_region(0, 15_000, 15_000, 1, 600)[0, 0]
+        expected = (np.arange(15_000, 15_600) if layout == "striped" else 15_000 % 512) // 120
+        np.testing.assert_array_equal(row, np.broadcast_to(expected, 600).astype(np.uint8))
