@@ -135,6 +135,9 @@ class Image:
     source: SourceFile | None = None
     """The file the image is read from."""
 
+    notes: tuple[Note, ...] = ()
+    """What a user of the image should know: ``"image.alpha-dropped"``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spots:
