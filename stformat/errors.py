@@ -13,6 +13,7 @@ stformat still catches it sensibly)::
     |   +-- StoreExistsError (FileExistsError)
     |   +-- StoreLockedError (BlockingIOError)  another process writes to the same target
     |   +-- StoreWriteError                the file system refused (disk full, permissions)
+    |   +-- StoreReadError                 the file system refused (permissions, I/O error)
     |   +-- NotAStoreError (FileNotFoundError)
     |   +-- UncommittedStoreError          no valid commit record
     |   +-- CorruptStoreError              bytes differ from what was committed
@@ -41,6 +42,7 @@ __all__ = [
     "StoreError",
     "StoreExistsError",
     "StoreLockedError",
+    "StoreReadError",
     "StoreReplaced",
     "StoreWriteError",
     "UncommittedStoreError",
@@ -139,6 +141,10 @@ class StoreLockedError(StoreError, BlockingIOError):
 
 class StoreWriteError(StoreError):
     """The file system refused a write: disk full, no permission, I/O error."""
+
+
+class StoreReadError(StoreError):
+    """The file system refused a read: no permission, too many open files, I/O error."""
 
 
 class NotAStoreError(StoreError, FileNotFoundError):

@@ -7,7 +7,7 @@ spec/schemas are generated from these models; a test holds them equal.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -27,7 +27,7 @@ __all__ = [
     "json_schemas",
 ]
 
-FORMAT_VERSION = "0.1"
+FORMAT_VERSION: Final = "0.1"
 
 _UNLISTED = frozenset({"stformat/manifest.json", "stformat/commit.json"})
 
@@ -329,6 +329,9 @@ class Commit(_Document):
 
     root_sha256: Sha256
     """Digest of the root zarr.json."""
+
+    crc32c: Crc32c
+    """CRC-32C of the canonical JSON of the other members: damage to this record itself is seen."""
 
 
 def json_schemas() -> dict[str, dict[str, object]]:

@@ -1,0 +1,265 @@
+"""How a store comes to be, all at once: written hidden, synced, recorded, renamed.
+
+Specification: spec/stformat-0.1.md, "Integrity".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from stformat.errors import (
+    CorruptStoreError,
+    Problem,
+    StoreExistsError,
+    StoreWriteError,
+)
+from stformat.metadata.strict_json import JsonError
+from stformat.model import Progress, ProgressEvent, silent
+from stformat.store.durable import fsync_directory, fsync_tree, remove, write_file
+from stformat.store.exchange import can_exchange, exchange, rename_new
+from stformat.store.files import DirectoryFiles
+from stformat.store.layout import COMMIT_PATH, MANIFEST_PATH
+from stformat.store.lock import writer_lock
+from stformat.store.manifest import (
+    ROOT_PATH,
+    RecordError,
+    build_manifest,
+    commit_record,
+    dump_record,
+)
+from stformat.store.nodes import refusals_of
+from stformat.store.opened import parse_root_attribute, read_root
+
+__all__ = ["partial_path", "replace_store"]
+
+_WRITES_ONLY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+
+
+def partial_path(target: Path) -> Path:
+    """Return where a store is written before it is whole: beside its target, hidden."""
+    return target.with_name(f".{target.name}.partial")
+
+
+@contextmanager
+def replace_store(
+    target: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress = silent
+) -> Iterator[Path]:
+    """Fill a hidden directory; it takes the target's name when the block ends, or is removed.
+
+    Parameters
+    ----------
+    target : path
+        Directory to make. Its parent must exist.
+    overwrite : bool, default: False
+        Replace the store at `target`, in one atomic exchange.
+    progress : callable, default: silent
+        Told of each step before it begins: ``"manifest"``, ``"fsync"``, ``"commit"``, then
+        ``"rename"`` or, where a store is replaced, ``"exchange"``, then ``"fsync-parent"`` and,
+        where a store was replaced, ``"remove-old"``.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty directory beside the target. What is written into it must be a whole store but
+        for the manifest and the commit record.
+
+    Raises
+    ------
+    StoreExistsError
+        If `target` exists and `overwrite` is False, or if something else than a store is there.
+    StoreLockedError
+        If another process or thread is writing to `target`.
+    StoreWriteError
+        If the file system refuses, or cannot exchange two directories where one is replaced.
+    CorruptStoreError
+        If what was written is no store.
+
+    Notes
+    -----
+    After any exception, KeyboardInterrupt and SystemExit included, `target` is what it was before
+    and nothing else is left. The one exception is an error while the replaced version is being
+    removed: the new version is in place then, durably. What a process leaves that is killed is
+    removed by the next one that writes to `target`.
+    """
+    target = _checked_target(target)
+    partial = partial_path(target)
+    with ExitStack() as stack:
+        with refusals_of(target):
+            stack.enter_context(writer_lock(target))
+            replaces = _check_what_is_there(target, overwrite=overwrite)
+        try:
+            with refusals_of(target):
+                _make_empty(partial, needs_exchange=replaces)
+            yield partial
+            _publish(partial, target, replaces=replaces, progress=progress)
+        except BaseException as error:
+            _discard(partial, error)
+            if isinstance(error, OSError) and _is_refused_write(error, partial):
+                with refusals_of(target):
+                    raise
+            raise
+
+
+def _publish(partial: Path, target: Path, *, replaces: bool, progress: Progress) -> None:
+    """Make a finished directory the store at the target."""
+    with _step(progress, "manifest", target):
+        manifest, root = _write_manifest(partial)
+    with _step(progress, "fsync", target):
+        fsync_tree(partial)
+    with _step(progress, "commit", target):
+        write_file(partial / COMMIT_PATH, dump_record(commit_record(manifest, root)))
+    with _step(progress, "exchange" if replaces else "rename", target):
+        if replaces:
+            exchange(partial, target)
+        else:
+            _rename_new(partial, target)
+    try:
+        with _step(progress, "fsync-parent", target):
+            fsync_directory(target.parent)
+        if replaces:
+            progress(ProgressEvent(step="remove-old"))
+    except BaseException:
+        (exchange if replaces else rename_new)(target, partial)
+        raise
+    if replaces:
+        with refusals_of(partial):
+            remove(partial)
+
+
+def _write_manifest(directory: Path) -> tuple[bytes, bytes]:
+    """Write the manifest of a directory that is a whole store else; return it and the root."""
+    with DirectoryFiles(directory) as files:
+        root, document = read_root(files, str(directory))
+        parse_root_attribute(document, str(directory))
+        try:
+            manifest = dump_record(build_manifest(files))
+        except (RecordError, JsonError) as error:
+            raise CorruptStoreError(
+                Problem("store.content", str(directory), "a store must be written", str(error))
+            ) from error
+    path = directory / MANIFEST_PATH
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(manifest)
+    return manifest, root
+
+
+@contextmanager
+def _step(progress: Progress, name: str, where: Path) -> Iterator[None]:
+    """Announce a step, then do it; an error that `progress` raises stays what it is."""
+    progress(ProgressEvent(step=name))
+    with refusals_of(where):
+        yield
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    try:
+        rename_new(source, target)
+    except FileExistsError as error:
+        raise _exists(target, "something that was made meanwhile") from error
+
+
+def _make_empty(partial: Path, *, needs_exchange: bool) -> None:
+    """Make the hidden directory, in place of what a writer that was killed left there."""
+    remove(partial)
+    partial.mkdir()
+    if needs_exchange and not can_exchange(partial):
+        raise StoreWriteError(
+            Problem(
+                "store.no-exchange",
+                str(partial.parent),
+                "replacing a store needs a file system that can exchange two directories",
+                "one that cannot",
+                "write to a new name, or remove the old store first",
+            )
+        )
+
+
+def _discard(partial: Path, reason: BaseException) -> None:
+    """Remove the hidden directory; the reason is what the caller must hear of, not this."""
+    try:
+        remove(partial)
+    except OSError as error:
+        reason.add_note(f"{partial} could not be removed ({error}); the next writer removes it")
+
+
+def _is_refused_write(error: OSError, partial: Path) -> bool:
+    """Return whether an error of the block is about what it writes, not about what it reads."""
+    name = error.filename
+    if isinstance(name, str | bytes) and os.fsdecode(name).startswith(f"{partial}{os.sep}"):
+        return True
+    return error.errno in _WRITES_ONLY
+
+
+def _checked_target(target: str | os.PathLike[str]) -> Path:
+    path = Path(target)
+    is_reserved = path.name.startswith(".") and path.suffix in {".lock", ".partial"}
+    if path.name in {"", ".."} or "\x00" in str(path) or is_reserved:
+        raise StoreWriteError(
+            Problem(
+                "target.name",
+                str(target),
+                "a target is a path that ends with the name of a new directory, not one that "
+                "begins with '.' and ends with '.partial' or '.lock'",
+                repr(path.name),
+            )
+        )
+    path = path.absolute()
+    if not path.parent.is_dir():
+        raise StoreWriteError(
+            Problem(
+                "target.parent",
+                str(path.parent),
+                "the directory that a store is made in must exist",
+                "a file" if path.parent.exists() else "nothing",
+                "make the directory first",
+            )
+        )
+    return path
+
+
+def _check_what_is_there(target: Path, *, overwrite: bool) -> bool:
+    """Return whether there is a store to replace; refuse what may not be replaced."""
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not overwrite:
+        raise _exists(target, "something", "choose another target, or ask to overwrite it")
+    if stat.S_ISLNK(mode):
+        raise _exists(target, "a symbolic link", "name the directory that it points to")
+    if not stat.S_ISDIR(mode):
+        raise _exists(target, "a file")
+    if not _is_store(target):
+        raise _exists(target, "a directory that is no stformat store")
+    return True
+
+
+def _is_store(directory: Path) -> bool:
+    """Return whether a directory is, or once was, a stformat store; it may be damaged."""
+    with DirectoryFiles(directory) as files:
+        if files.exists(COMMIT_PATH) or files.exists(MANIFEST_PATH):
+            return True
+        if not files.exists(ROOT_PATH):
+            return False
+        try:
+            _, root = read_root(files, str(directory))
+        except CorruptStoreError:
+            return False
+        return "stformat" in root["attributes"]
+
+
+def _exists(target: Path, found: str, remedy: str = "choose another target") -> StoreExistsError:
+    return StoreExistsError(
+        Problem(
+            "store.exists",
+            str(target),
+            "a target must not exist, or be a stformat store that may be overwritten",
+            found,
+            remedy,
+        )
+    )

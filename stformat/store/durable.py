@@ -1,0 +1,84 @@
+"""Writes that survive a power cut, and removal of what is not wanted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import sys
+from pathlib import Path
+
+from stformat.kernels._pool import map_chunks
+
+__all__ = ["fsync_directory", "fsync_tree", "remove", "write_file"]
+
+
+def fsync_tree(directory: Path) -> None:
+    """Flush every file and directory below `directory`, and itself, to the disk."""
+    files: list[Path] = []
+    directories: list[Path] = []
+    for parent, _, names in os.walk(directory, onerror=_raise):
+        directories.append(Path(parent))
+        files.extend(Path(parent, name) for name in names)
+    map_chunks(_fsync_file, files)
+    for path in reversed(directories):
+        fsync_directory(path)
+
+
+def fsync_directory(directory: Path) -> None:
+    """Flush the names in a directory to the disk."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _flush(fd)
+    except OSError as error:
+        # Some network file systems have nothing to flush for a directory, and say so.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(fd)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file durably; a reader, or a power cut, finds the old content or the new."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        _flush(file.fileno())
+    partial.replace(path)
+    fsync_directory(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is at `path`, if anything; links are removed, not followed."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _fsync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _flush(fd)
+    finally:
+        os.close(fd)
+
+
+def _flush(fd: int) -> None:
+    if sys.platform == "darwin":
+        import fcntl  # noqa: PLC0415 - for this system alone
+
+        # fsync on macOS leaves data in the drive's own cache.
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+def _raise(error: OSError) -> None:
+    raise error
