@@ -68,19 +68,22 @@ def spots_path(table: str) -> str:
     return f"stformat/{table}/spots"
 
 
-def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
+def level_shapes(
+    height: int, width: int, *, smallest_px: int = SMALLEST_LEVEL_PX
+) -> list[tuple[int, int]]:
     """Return the height and width of every pyramid level, full resolution first.
 
     Parameters
     ----------
     height, width : int
         Size of level 0 in pixels, at least 1.
+    smallest_px : int, default: 1024
+        The pyramid ends at the first level whose longer edge is at most this.
 
     Returns
     -------
     list of tuple of int
-        Each level is the ceiling of half of the one before; the last is the first whose longer
-        edge is at most 1024.
+        Each level is the ceiling of half of the one before.
 
     Examples
     --------
@@ -88,18 +91,20 @@ def level_shapes(height: int, width: int) -> list[tuple[int, int]]:
     [(3001, 1500), (1501, 750), (751, 375)]
     """
     shapes = [(height, width)]
-    while max(shapes[-1]) > SMALLEST_LEVEL_PX:
+    while max(shapes[-1]) > smallest_px:
         rows, cols = shapes[-1]
         shapes.append(((rows + 1) // 2, (cols + 1) // 2))
     return shapes
 
 
-def image_chunks(n_c: int) -> tuple[int, int, int]:
+def image_chunks(n_c: int, *, chunk_px: int = INNER_PX) -> tuple[int, int, int]:
     """Return the inner chunk of an image: all channels of a 256-pixel square."""
-    return (n_c, INNER_PX, INNER_PX)
+    return (n_c, chunk_px, chunk_px)
 
 
-def image_shards(n_c: int, height: int, width: int) -> tuple[int, int, int]:
+def image_shards(
+    n_c: int, height: int, width: int, *, chunk_px: int = INNER_PX, shard_px: int = SHARD_PX
+) -> tuple[int, int, int]:
     """Return the shard of a level: 4096 pixels square, or what whole chunks the level needs.
 
     Examples
@@ -107,11 +112,13 @@ def image_shards(n_c: int, height: int, width: int) -> tuple[int, int, int]:
     >>> image_shards(3, 9923, 300)
     (3, 4096, 512)
     """
-    rows, cols = (min(SHARD_PX, -(-n // INNER_PX) * INNER_PX) for n in (height, width))
+    rows, cols = (min(shard_px, -(-n // chunk_px) * chunk_px) for n in (height, width))
     return (n_c, rows, cols)
 
 
-def vector_chunks(length: int) -> tuple[tuple[int], tuple[int]]:
+def vector_chunks(
+    length: int, *, chunk: int = VECTOR_CHUNK, shard: int = VECTOR_SHARD
+) -> tuple[tuple[int], tuple[int]]:
     """Return the inner chunk and the shard of a 1-D array of `length` elements.
 
     Both depend on the length alone; short arrays get one chunk of their own size.
@@ -121,9 +128,9 @@ def vector_chunks(length: int) -> tuple[tuple[int], tuple[int]]:
     >>> vector_chunks(1000), vector_chunks(100_000)
     (((1000,), (1000,)), ((32768,), (131072,)))
     """
-    chunk = max(1, min(VECTOR_CHUNK, length))
-    shard = min(VECTOR_SHARD, -(-max(1, length) // chunk) * chunk)
-    return (chunk,), (shard,)
+    inner = max(1, min(chunk, length))
+    outer = min(shard, -(-max(1, length) // inner) * inner)
+    return (inner,), (outer,)
 
 
 def spatial_order(xy: NDArray[np.float64]) -> NDArray[np.int64]:

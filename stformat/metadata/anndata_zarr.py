@@ -1,0 +1,38 @@
+"""Attributes of the AnnData encoding that stformat writes by itself.
+
+Specification: https://anndata.readthedocs.io/en/stable/fileformat-prose.html
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+__all__ = ["EMPTY_MAPPINGS", "anndata_attributes", "sparse_attributes"]
+
+EMPTY_MAPPINGS = ("layers", "obsp", "varm", "varp")
+"""Mappings of an AnnData object that a table of raw counts leaves empty."""
+
+
+def anndata_attributes() -> dict[str, Any]:
+    """Return the attributes of an AnnData group."""
+    return {"encoding-type": "anndata", "encoding-version": "0.1.0"}
+
+
+def sparse_attributes(
+    encoding: Literal["csr_matrix", "csc_matrix"], shape: tuple[int, int]
+) -> dict[str, Any]:
+    """Return the attributes of a group of ``data``, ``indices`` and ``indptr``.
+
+    Parameters
+    ----------
+    encoding : {"csr_matrix", "csc_matrix"}
+        Which axis `indptr` runs along.
+    shape : tuple of int
+        ``(n_obs, n_vars)`` for both encodings.
+
+    Examples
+    --------
+    >>> sparse_attributes("csr_matrix", (3, 2))
+    {'encoding-type': 'csr_matrix', 'encoding-version': '0.1.0', 'shape': [3, 2]}
+    """
+    return {"encoding-type": encoding, "encoding-version": "0.1.0", "shape": list(shape)}

@@ -1,0 +1,244 @@
+"""A pyramid written in one pass over the source: bands of rows in, shards of every level out.
+
+Specification: spec/stformat-0.1.md, "Image".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat.errors import ImageError, Problem
+from stformat.kernels import _pool, downsample_2x2
+from stformat.metadata.zarr_array import array_document
+from stformat.model import Image, Progress, ProgressEvent, silent
+from stformat.store import layout
+from stformat.store.nodes import write_document
+from stformat.store.shard import ZSTD_LEVEL, ShardWriter, encode_chunk
+
+__all__ = ["write_pyramid"]
+
+STEP = "image"
+"""Name of the step in progress events."""
+
+
+def write_pyramid(
+    directory: Path,
+    image: Image,
+    *,
+    chunk_px: int = layout.INNER_PX,
+    shard_px: int = layout.SHARD_PX,
+    smallest_px: int = layout.SMALLEST_LEVEL_PX,
+    progress: Progress = silent,
+) -> int:
+    """Write the levels ``s0``, ``s1``, ... of an image into the folder of its element.
+
+    Every source pixel is asked for once and every shard is written once, front to back. A pixel
+    of level k is ``(sum + m // 2) // m`` over the m = 1, 2 or 4 pixels of level k - 1 that it
+    covers and that exist.
+
+    Parameters
+    ----------
+    directory : pathlib.Path
+        Folder of the element, ``images/he``.
+    image : Image
+        The source; its bands may have any height.
+    chunk_px, shard_px : int
+        Edges of an inner chunk and of a shard; the chunk's is even, the shard's a multiple of it.
+    smallest_px : int
+        The pyramid ends at the first level whose longer edge is at most this.
+    progress : Progress
+        Told of every row of inner chunks of level 0, in pixel rows.
+
+    Returns
+    -------
+    int
+        Number of levels.
+
+    Raises
+    ------
+    ImageError
+        If the bands do not add up to the shape and type that `image` states, or the source turns
+        out to be broken.
+    StoreWriteError
+        If the file system refuses.
+    ValueError
+        If `chunk_px` is odd or does not divide `shard_px`.
+
+    Notes
+    -----
+    Memory: one row of inner chunks at each level, decoded and encoded, that is about
+    ``4 * n_c * chunk_px * n_x`` samples, and one band of the source.
+    """
+    if chunk_px % 2 or shard_px % chunk_px:
+        raise ValueError(
+            f"chunk_px must be even and divide shard_px, got {chunk_px} and {shard_px}"
+        )
+    n_c, height, width = image.shape
+    shapes = layout.level_shapes(height, width, smallest_px=smallest_px)
+    progress(ProgressEvent(step=STEP, done=0, total=height, unit="px rows"))
+    with ExitStack() as stack:
+        top: _LevelWriter | None = None
+        for level in reversed(range(len(shapes))):
+            top = _LevelWriter(
+                directory / f"s{level}",
+                (n_c, *shapes[level]),
+                image.dtype,
+                chunk_px=chunk_px,
+                shard_px=shard_px,
+                coarser=top,
+            )
+            stack.callback(top.close)
+        if top is None:
+            raise ValueError(f"an image has at least one pixel, got shape {image.shape}")
+        for band in _checked_bands(image, chunk_px):
+            before = top.n_rows
+            top.write_rows(band)
+            if top.n_rows // chunk_px > before // chunk_px:
+                progress(ProgressEvent(step=STEP, done=top.n_rows, total=height, unit="px rows"))
+        top.finish()
+    progress(ProgressEvent(step=STEP, done=height, total=height, unit="px rows"))
+    return len(shapes)
+
+
+def _checked_bands(image: Image, height: int) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Bands that are known to fit: channels, width, type and, in the end, the number of rows."""
+    n_c, n_y, n_x = image.shape
+    where = image.source.name if image.source is not None else "image"
+    done = 0
+    for band in image.iter_bands(height):
+        fits = band.ndim == 3 and (band.shape[0], band.shape[2]) == (n_c, n_x)
+        if not fits or band.shape[1] < 1 or band.dtype != image.dtype:
+            raise ImageError(
+                Problem(
+                    "image.band",
+                    where,
+                    f"every band must be {image.dtype} of shape ({n_c}, rows, {n_x})",
+                    f"{band.dtype} of shape {band.shape}",
+                )
+            )
+        done += band.shape[1]
+        if done > n_y:
+            break
+        yield band
+    if done != n_y:
+        raise ImageError(
+            Problem(
+                "image.rows",
+                where,
+                f"the bands must add up to {n_y} rows",
+                f"{'at least ' if done > n_y else ''}{done}",
+            )
+        )
+
+
+class _LevelWriter:
+    """One level: collects a row of inner chunks, encodes it, hands its halves to the next."""
+
+    def __init__(
+        self,
+        directory: Path,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        *,
+        chunk_px: int,
+        shard_px: int,
+        coarser: _LevelWriter | None,
+    ) -> None:
+        n_c, height, width = shape
+        self._directory = directory
+        self._shape = shape
+        self._chunk_px = chunk_px
+        self._coarser = coarser
+        self._n_chunks = (-(-height // chunk_px), -(-width // chunk_px))
+        self._shards = layout.image_shards(n_c, height, width, chunk_px=chunk_px, shard_px=shard_px)
+        # Zero columns at the right: the padding of the last inner chunk of each row.
+        self._buffer = np.zeros((n_c, chunk_px, self._n_chunks[1] * chunk_px), dtype=dtype)
+        self._filled = 0
+        self._chunk_row = 0
+        self._open: list[ShardWriter] = []
+        self.n_rows = 0
+
+    def write_rows(self, rows: NDArray[np.unsignedinteger]) -> None:
+        """Take any number of rows of the level, from the top downwards."""
+        start = 0
+        while start < rows.shape[1]:
+            stop = min(rows.shape[1], start + self._chunk_px - self._filled)
+            filled = self._filled + stop - start
+            self._buffer[:, self._filled : filled, : self._shape[2]] = rows[:, start:stop]
+            self._filled = filled
+            self.n_rows += stop - start
+            start = stop
+            if self._filled == self._chunk_px:
+                self._write_chunk_row()
+
+    def finish(self) -> None:
+        """Write what rows are left, then the metadata; the coarser levels likewise."""
+        if self._filled:
+            self._buffer[:, self._filled :] = 0
+            self._write_chunk_row()
+        write_document(
+            self._directory,
+            array_document(
+                shape=self._shape,
+                dtype=self._buffer.dtype,
+                chunks=layout.image_chunks(self._shape[0], chunk_px=self._chunk_px),
+                shards=self._shards,
+                level=ZSTD_LEVEL,
+                dimension_names=("c", "y", "x"),
+            ),
+        )
+        if self._coarser is not None:
+            self._coarser.finish()
+
+    def close(self) -> None:
+        """Close the open shards as they are."""
+        for shard in self._open:
+            shard.close()
+
+    def _write_chunk_row(self) -> None:
+        n_rows, n_cols = self._n_chunks
+        per_y, per_x = (self._shards[axis] // self._chunk_px for axis in (1, 2))
+        shard_row, row = divmod(self._chunk_row, per_y)
+        if row == 0:
+            self._open_shards(shard_row, -(-n_cols // per_x))
+        halved = self._halved_rows()
+        for column, encoded in enumerate(
+            _pool.map_chunks(lambda column: self._encode(column, halved), range(n_cols))
+        ):
+            self._open[column // per_x].append((0, row, column % per_x), encoded)
+        self._chunk_row += 1
+        self._filled = 0
+        if row == per_y - 1 or self._chunk_row == n_rows:
+            for number, shard in enumerate(self._open):
+                inside = (1, row + 1, min(per_x, n_cols - number * per_x))
+                shard.finish(grid=(1, per_y, per_x), inside=inside)
+            self._open = []
+        if self._coarser is not None and halved is not None:
+            self._coarser.write_rows(halved)
+
+    def _open_shards(self, shard_row: int, n_shards: int) -> None:
+        for column in range(n_shards):
+            path = self._directory / "c" / "0" / str(shard_row) / str(column)
+            self._open.append(ShardWriter(path))
+
+    def _halved_rows(self) -> NDArray[Any] | None:
+        if self._coarser is None:
+            return None
+        n_c, _, width = self._shape
+        return np.empty((n_c, (self._filled + 1) // 2, (width + 1) // 2), self._buffer.dtype)
+
+    def _encode(self, column: int, halved: NDArray[Any] | None) -> bytes:
+        """Encode one inner chunk, and put its half in place; columns may run in any order."""
+        left = column * self._chunk_px
+        chunk = np.ascontiguousarray(self._buffer[:, :, left : left + self._chunk_px])
+        if halved is not None:
+            width = min(self._chunk_px, self._shape[2] - left)
+            half = downsample_2x2(np.ascontiguousarray(chunk[:, : self._filled, :width]))
+            halved[:, :, left // 2 : left // 2 + half.shape[2]] = half
+        return encode_chunk(chunk)

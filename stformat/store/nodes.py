@@ -1,0 +1,110 @@
+"""Groups, documents and consolidated metadata of a store that is being written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stformat.errors import Problem, StoreError, StoreWriteError
+from stformat.metadata import strict_json
+
+__all__ = ["consolidate", "refusals_of", "write_document", "write_group"]
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on its file system",
+    errno.EDQUOT: "free space, or ask for a larger quota",
+    errno.EACCES: "allow writing there, or choose another target",
+    errno.EPERM: "allow writing there, or choose another target",
+    errno.EROFS: "choose a target on a writable file system",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EFBIG: "raise the limit of file size (ulimit -f)",
+}
+
+
+@contextmanager
+def refusals_of(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses inside the block into a StoreWriteError.
+
+    Only writes belong inside: the same OSError from a source or from a caller's progress
+    function means something else.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What is being written, for the message.
+
+    Raises
+    ------
+    StoreWriteError
+        From any OSError that is not already a StoreError; `found` holds its errno and text.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        raise StoreWriteError(
+            Problem(
+                "store.write",
+                str(path),
+                "the file system must accept what is written",
+                f"{reason} ({name})",
+                _REMEDIES.get(error.errno or 0, ""),
+            )
+        ) from error
+
+
+def write_document(directory: Path, document: Mapping[str, Any]) -> None:
+    """Write ``zarr.json`` into `directory`, which is made where it is missing.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file system refuses.
+    """
+    path = directory / "zarr.json"
+    with refusals_of(path):
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(strict_json.dump_canonical(document))
+
+
+def write_group(directory: Path, attributes: Mapping[str, Any] | None = None) -> None:
+    """Make `directory` a Zarr v3 group with these attributes.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file system refuses.
+    """
+    write_document(
+        directory, {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
+    )
+
+
+def consolidate(root: Path) -> None:
+    """Copy the metadata of every group and array below `root` into its zarr.json.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file system refuses.
+    """
+    import zarr  # noqa: PLC0415 - readers that only change a document need not load it
+    from zarr.errors import ZarrUserWarning  # noqa: PLC0415 - likewise
+
+    with warnings.catch_warnings(), refusals_of(root / "zarr.json"):
+        # SpatialData's own layout: a GeoParquet file inside a group, and consolidated metadata in
+        # Zarr v3. Both are meant.
+        for message in (
+            r"Object at (.*/)?shapes\.parquet is not recognized",
+            r"Consolidated metadata is currently not part in the Zarr format 3",
+        ):
+            warnings.filterwarnings("ignore", message=message, category=ZarrUserWarning)
+        zarr.consolidate_metadata(str(root), zarr_format=3)
