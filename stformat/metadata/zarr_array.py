@@ -75,6 +75,13 @@ class ArrayMetadata:
     """Whether the chunks are little-endian numbers under one zstd codec, and the shard index, if
     any, stands at the end under crc32c: the chain the tile engine decodes itself."""
 
+    has_plain_index: bool
+    """Whether a chunk's bytes are found without zarr-python: each chunk is a file, or the shard
+    index stands at the end under crc32c."""
+
+    has_checksums: bool
+    """Whether the last codec of a chunk is zstd and promises a checksum of its content."""
+
     codec_names: tuple[str, ...]
     """Names of every codec, shards' inner and index codecs included."""
 
@@ -207,6 +214,8 @@ def _parse(document: Mapping[str, Any], where: str) -> ArrayMetadata:
     is_sharded = len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed"
     inner = codecs[0]["configuration"] if is_sharded else None
     chunks = _positive_ints(inner["chunk_shape"]) if inner else grid
+    chain = inner["codecs"] if inner else codecs
+    has_plain_index = inner is None or _is_plain_index(inner)
     if not (len(shape) == len(grid) == len(chunks)):
         raise ValueError(f"shape {shape}, shards {grid} and chunks {chunks} differ in rank")
     if any(outer % edge for outer, edge in zip(grid, chunks, strict=True)):
@@ -222,7 +231,10 @@ def _parse(document: Mapping[str, Any], where: str) -> ArrayMetadata:
         shards=grid if is_sharded else None,
         separator=encoding.get("configuration", {}).get("separator", "/"),
         fill_value=document["fill_value"],
-        is_plain_zstd=_is_plain_zstd(codecs, inner, data_type),
+        is_plain_zstd=has_plain_index and _is_plain_zstd(chain, data_type),
+        has_plain_index=has_plain_index,
+        has_checksums=chain[-1]["name"] == "zstd"
+        and chain[-1].get("configuration", {}).get("checksum") is True,
         codec_names=names,
     )
 
@@ -261,16 +273,12 @@ def _codec_names(codecs: list[dict[str, Any]]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _is_plain_zstd(
-    codecs: list[dict[str, Any]], inner: dict[str, Any] | None, data_type: str
-) -> bool:
-    chain = codecs
-    if inner is not None:
-        if inner.get("index_location", "end") != "end":
-            return False
-        if [dict(codec) for codec in inner["index_codecs"]] != list(_INDEX_CODECS):
-            return False
-        chain = inner["codecs"]
+def _is_plain_index(sharding: dict[str, Any]) -> bool:
+    codecs = [dict(codec) for codec in sharding["index_codecs"]]
+    return sharding.get("index_location", "end") == "end" and codecs == list(_INDEX_CODECS)
+
+
+def _is_plain_zstd(chain: list[dict[str, Any]], data_type: str) -> bool:
     if data_type not in _NUMERIC or [codec["name"] for codec in chain] != ["bytes", "zstd"]:
         return False
     endian: object = chain[0].get("configuration", {}).get("endian", "little")
