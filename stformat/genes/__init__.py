@@ -1,0 +1,1 @@
+"""Gene vocabulary: keys of a table's columns, identifiers and names."""

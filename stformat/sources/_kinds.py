@@ -1,0 +1,130 @@
+"""What a kind of source is, and what is asked of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from stformat.errors import InputError, Problem
+from stformat.model import Descriptors, SlideRecord
+
+__all__ = ["DESCRIPTOR_OPTIONS", "SourceKind", "SourceRequest", "descriptors", "positive"]
+
+DESCRIPTOR_OPTIONS = tuple(field.name for field in fields(Descriptors))
+"""Options that every kind of source takes: what is known of a slide beyond its files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRequest:
+    """One slide to be read."""
+
+    path: Path
+    """Folder or file; it exists."""
+
+    image: Path | None
+    """Image given by the user."""
+
+    mpp: float | None
+    """Microns per pixel given by the user, positive and finite."""
+
+    slide_id: str | None
+    """Identifier given by the user."""
+
+    scratch: Path | None
+    """Directory for temporary files; None is the system's own."""
+
+    options: Mapping[str, object]
+    """Options that the kind knows; none is None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceKind:
+    """A layout of files that slides come in."""
+
+    name: str
+    """Name, as ``--kind`` takes it."""
+
+    options: tuple[str, ...]
+    """Options of its own, beside `DESCRIPTOR_OPTIONS`."""
+
+    looks_like: Callable[[Path], str | None]
+    """Evidence that a path is of this kind, in words, or None."""
+
+    read: Callable[[SourceRequest], SlideRecord]
+    """Read a slide; raises InputError."""
+
+
+def positive(name: str, value: object) -> float:
+    """Narrow an argument to a positive, finite number.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : object
+        What was given.
+
+    Returns
+    -------
+    float
+        The number.
+
+    Raises
+    ------
+    InputError
+        If `value` is something else.
+
+    Examples
+    --------
+    >>> positive("pitch_um", "200")
+    200.0
+    """
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what float() refuses is the error
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(Problem("option.number", name, "a positive number is needed", repr(value)))
+    return number
+
+
+def descriptors(options: Mapping[str, object], *, technology: str) -> Descriptors:
+    """Build the descriptors of a slide from options.
+
+    Parameters
+    ----------
+    options : mapping
+        Options by name; those that describe no slide are passed over.
+    technology : str
+        Technology where the options name none.
+
+    Returns
+    -------
+    Descriptors
+        What the options say.
+
+    Raises
+    ------
+    InputError
+        If a value is no text, or the stain is unknown.
+
+    Examples
+    --------
+    >>> descriptors({"species": "human"}, technology="ST").species
+    'human'
+    """
+    given: dict[str, str] = {"technology": technology}
+    for name in DESCRIPTOR_OPTIONS:
+        value = options.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str) or not value:
+            raise InputError(Problem("option.text", name, "a text is needed", repr(value)))
+        given[name] = value
+    if given.get("stain", "he") not in {"he", "if"}:
+        raise InputError(
+            Problem("option.stain", "stain", "'he' or 'if' is needed", repr(given["stain"]))
+        )
+    return Descriptors(**given)  # type: ignore[arg-type]  # stain is one of its literals: checked
