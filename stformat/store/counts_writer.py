@@ -42,6 +42,11 @@ class CountsSummary:
     n_genes: NDArray[np.int64]
     """(n_obs,) stored values of each row, in the order of the store."""
 
+    @property
+    def total(self) -> float:
+        """Sum of all values."""
+        return float(self.total_counts.sum())
+
 
 def write_counts(
     by_row: Path,
@@ -93,8 +98,9 @@ def write_counts(
     with ExitStack() as stack:
         data = stack.enter_context(closing(VectorWriter(by_row / "data", counts.dtype)))
         indices = stack.enter_context(closing(VectorWriter(by_row / "indices", np.dtype(np.int32))))
+        blocks = ordered_blocks(counts, order, progress=progress)
         progress(ProgressEvent(step="matrix", done=0, total=n_obs, unit="rows"))
-        for block in ordered_blocks(counts, order, progress=progress):
+        for block in blocks:
             data.append(block.data)
             indices.append(block.indices.astype(np.int32, copy=False))
             gene_major.append(block)
@@ -119,21 +125,21 @@ def write_counts(
 def ordered_blocks(
     counts: Counts, order: NDArray[np.int64], *, progress: Progress = silent
 ) -> Iterator[sparse.csr_array]:
-    """Yield the rows of a matrix in another order.
+    """Read a matrix and give its rows in another order.
 
     Parameters
     ----------
     counts : Counts
         The matrix, rows in the order of the source.
     order : (n_obs,) ndarray of int64
-        A permutation: source row of each row that is yielded.
+        A permutation: source row of each row that is given.
     progress : Progress
         Told of every block of the source, as step ``"counts"``.
 
-    Yields
-    ------
-    csr_array
-        Blocks of whole rows, of at most about 4 million stored values where a row has not more.
+    Returns
+    -------
+    iterator of csr_array
+        Blocks of whole rows with at most about 4 million stored values each, or of one row.
 
     Raises
     ------
@@ -142,23 +148,34 @@ def ordered_blocks(
 
     Notes
     -----
-    The matrix is held in memory: 8 bytes a stored value, 12 for a moment while it is put
-    together. Nothing else of this module relies on that.
+    The matrix is held in memory until the last block: 8 bytes a stored value, 12 for a moment
+    while it is put together. Nothing else of this module relies on that.
     """
-    data, indices, indptr = _load(counts, progress)
+    return _gather_rows(*_load(counts, progress), order, counts.shape[1])
+
+
+def _gather_rows(
+    data: NDArray[Any],
+    indices: NDArray[np.int32],
+    indptr: NDArray[np.int64],
+    order: NDArray[np.int64],
+    n_vars: int,
+) -> Iterator[sparse.csr_array]:
     lengths = np.diff(indptr)[order]
     target = _indptr(lengths)
     start = 0
     while start < len(order):
-        limit = target[start] + _BLOCK_NNZ
-        stop = max(start + 1, int(np.searchsorted(target, limit, side="right")) - 1)
+        stop = _stop_of_batch(target, start, _BLOCK_NNZ)
         local = target[start : stop + 1] - target[start]
         take = np.repeat(indptr[order[start:stop]] - local[:-1], lengths[start:stop])
         take += np.arange(len(take))
-        yield sparse.csr_array(
-            (data[take], indices[take], local), shape=(stop - start, counts.shape[1])
-        )
+        yield sparse.csr_array((data[take], indices[take], local), shape=(stop - start, n_vars))
         start = stop
+
+
+def _stop_of_batch(indptr: NDArray[np.int64], start: int, max_nnz: int) -> int:
+    """End of the longest run of rows (or columns) from `start` that holds `max_nnz` values."""
+    return max(start + 1, int(np.searchsorted(indptr, indptr[start] + max_nnz, side="right")) - 1)
 
 
 def _load(
@@ -266,8 +283,7 @@ class _GeneMajor:
             progress(ProgressEvent(step="by-gene", done=0, total=n_vars, unit="genes"))
             start = 0
             while start < n_vars:
-                limit = indptr[start] + _BAND_NNZ
-                stop = max(start + 1, int(np.searchsorted(indptr, limit, side="right")) - 1)
+                stop = _stop_of_batch(indptr, start, _BAND_NNZ)
                 values, rows = self._band(start, stop, dtype)
                 data.append(values)
                 indices.append(rows)

@@ -5,8 +5,8 @@ Specification: spec/stformat-0.1.md, "Image".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -83,30 +83,31 @@ def write_pyramid(
     shapes = layout.level_shapes(height, width, smallest_px=smallest_px)
     progress(ProgressEvent(step=STEP, done=0, total=height, unit="px rows"))
     with ExitStack() as stack:
-        top: _LevelWriter | None = None
+        levels: list[_LevelWriter] = []
         for level in reversed(range(len(shapes))):
-            top = _LevelWriter(
+            writer = _LevelWriter(
                 directory / f"s{level}",
                 (n_c, *shapes[level]),
                 image.dtype,
                 chunk_px=chunk_px,
                 shard_px=shard_px,
-                coarser=top,
+                coarser=levels[-1] if levels else None,
             )
-            stack.callback(top.close)
-        if top is None:
-            raise ValueError(f"an image has at least one pixel, got shape {image.shape}")
-        for band in _checked_bands(image, chunk_px):
-            before = top.n_rows
-            top.write_rows(band)
-            if top.n_rows // chunk_px > before // chunk_px:
-                progress(ProgressEvent(step=STEP, done=top.n_rows, total=height, unit="px rows"))
-        top.finish()
+            stack.callback(writer.close)
+            levels.append(writer)
+        finest = levels[-1]
+        # The source is closed at once when writing fails, not when the error is forgotten.
+        for band in stack.enter_context(closing(_checked_bands(image, chunk_px))):
+            before = finest.n_rows
+            finest.write_rows(band)
+            if finest.n_rows // chunk_px > before // chunk_px:
+                progress(ProgressEvent(step=STEP, done=finest.n_rows, total=height, unit="px rows"))
+        finest.finish()
     progress(ProgressEvent(step=STEP, done=height, total=height, unit="px rows"))
     return len(shapes)
 
 
-def _checked_bands(image: Image, height: int) -> Iterator[NDArray[np.unsignedinteger]]:
+def _checked_bands(image: Image, height: int) -> Generator[NDArray[np.unsignedinteger]]:
     """Bands that are known to fit: channels, width, type and, in the end, the number of rows."""
     n_c, n_y, n_x = image.shape
     where = image.source.name if image.source is not None else "image"

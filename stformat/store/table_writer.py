@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from stformat.metadata import anndata_zarr, spatialdata_zarr
-from stformat.metadata.stformat_v0_1 import TableAttributes
 from stformat.model import Genes, Progress, ProgressEvent, Table, silent
 from stformat.store import layout
 from stformat.store.counts_writer import CountsSummary, write_counts
@@ -26,23 +25,7 @@ from stformat.store.nodes import refusals_of, write_group
 from stformat.store.shard import ZSTD_LEVEL
 from stformat.store.vector_writer import write_vector
 
-__all__ = ["OBS_COLUMNS", "obs_frame", "var_frame", "write_table"]
-
-OBS_COLUMNS = (
-    "region",
-    "spot_id",
-    "x",
-    "y",
-    "array_row",
-    "array_col",
-    "in_tissue",
-    "in_image",
-    "total_counts",
-    "n_genes",
-    "source_index",
-    "section",
-)
-"""Columns of obs that stformat defines; annotations may not use these names."""
+__all__ = ["obs_frame", "var_frame", "write_table"]
 
 _ARRAY_OPTIONS: Mapping[str, Any] = {
     "compressors": (ZstdCodec(level=ZSTD_LEVEL, checksum=True),),
@@ -58,7 +41,7 @@ def write_table(
     *,
     image_shape: tuple[int, int] | None,
     progress: Progress = silent,
-) -> TableAttributes:
+) -> CountsSummary:
     """Write ``tables/<name>`` and ``stformat/<name>/{by_gene,spots}``.
 
     Parameters
@@ -76,8 +59,8 @@ def write_table(
 
     Returns
     -------
-    TableAttributes
-        What the root attribute says of the table.
+    CountsSummary
+        Sums of the matrix.
 
     Raises
     ------
@@ -106,19 +89,7 @@ def write_table(
         **{name: {} for name in anndata_zarr.EMPTY_MAPPINGS},
     }
     _write_elements(group, elements)
-    return TableAttributes(
-        name=table.name,
-        region=region,
-        shape=table.spots.shape,
-        diameter_um=table.spots.diameter_um,
-        pitch_um=table.spots.pitch_um,
-        pitch_px=table.spots.pitch_px,
-        gene_key=table.genes.key_kind,
-        n_obs=table.spots.n_obs,
-        n_vars=table.genes.n_vars,
-        nnz=summary.nnz,
-        total=float(summary.total_counts.sum()),
-    )
+    return summary
 
 
 def obs_frame(
@@ -144,7 +115,8 @@ def obs_frame(
     Returns
     -------
     pandas.DataFrame
-        The columns of `OBS_COLUMNS` (``section`` only where given), then the annotations.
+        The columns of `stformat.store.record_checks.OBS_COLUMNS` (``section`` only where given),
+        then the annotations.
         ``spot_id`` is the number of the stored row and the index of its shape; `x` and `y` are
         in full-resolution pixels.
     """
