@@ -234,7 +234,8 @@ class StformatAttributes(_Document):
     image: ImageAttributes | None
     """The image, or null."""
 
-    tables: Annotated[tuple[TableAttributes, ...], Field(min_length=1)]
+    # pydantic's own min_length would count only the tables that are valid.
+    tables: Annotated[tuple[TableAttributes, ...], Field(json_schema_extra={"minItems": 1})]
     """Every table that stformat wrote."""
 
     default_table: ElementName
@@ -251,6 +252,8 @@ class StformatAttributes(_Document):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
+        if not self.tables:
+            raise ValueError("tables must not be empty")
         tables = [table.name for table in self.tables]
         if self.default_table not in tables:
             raise ValueError("default_table must be the name of one of the tables")

@@ -156,7 +156,8 @@ def grid_of(example):
 @pytest.mark.parametrize("example", examples("tile") + examples("tile.grid"))
 def test_grid_and_window(example):
     grid = grid_of(example)
-    assert (grid.level, grid.ratio, grid.step) == tuple(example[name] for name in ("level", "Q", "S"))
+    found = {"level": grid.level, "Q": grid.ratio, "S": grid.step}
+    assert found == {name: example[name] for name in found}
     window = coords.tile_windows(np.array([example["centre"]]), grid) + grid.margin
     assert window.tolist() == [[example["left"], example["top"]]]
 
