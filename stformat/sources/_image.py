@@ -1,0 +1,260 @@
+"""Histology images of any supported format as bands of rows, in bounded memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stformat.model import Image, Note
+from stformat.sources._bytes import source_file
+from stformat.sources._image_file import InputFile, image_error
+from stformat.sources._image_jpeg import decode_jpeg_file, parse_jpeg
+from stformat.sources._image_png import PNG_SIGNATURE, decode_png_file, parse_png
+from stformat.sources._image_tiff import TIFF_SIGNATURES, parse_tiff
+from stformat.sources._image_tiff_segments import TiffSegments
+from stformat.sources._segments import SegmentedImage, SegmentGrid
+
+__all__ = ["DEFAULT_MAX_PIXELS", "open_image"]
+
+DEFAULT_MAX_PIXELS = 2**34
+"""Most pixels that an image may declare: 131,072 x 131,072."""
+
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_HEAD = 512
+
+_CHANNEL_NAMES = {1: ("intensity",), 3: ("r", "g", "b")}
+
+# What a file that is no image starts with, and what to call it. Longest prefixes first.
+_OTHER_FORMATS = (
+    (b"version https://git-lfs", "text: a git-LFS pointer"),
+    (b"<!doctype html", "HTML"),
+    (b"<html", "HTML"),
+    (b"<?xml", "XML"),
+    (b"<svg", "SVG"),
+    (b"{", "text: JSON"),
+    (b"%pdf", "PDF"),
+    (b"gif8", "a GIF image"),
+    (b"bm", "a BMP image"),
+    (b"\0\0\0\x0cjp  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 code stream"),
+    (b"\x89hdf\r\n\x1a\n", "HDF5"),
+    (b"pk\3\4", "a zip archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"8bps", "a Photoshop document"),
+)
+
+
+def open_image(
+    path: Path,
+    *,
+    scratch: Path | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    stain: Literal["he", "if"] = "he",
+) -> Image:
+    """Open a JPEG, PNG or TIFF image to be read in bands of rows.
+
+    Parameters
+    ----------
+    path : Path
+        The image file. Its format is told by its bytes, never by its name.
+    scratch : Path or None
+        Directory for pieces of the image that are too large for memory: a whole JPEG or PNG, or a
+        TIFF strip or tile, of more than 64 MiB, compressed or decoded, and a row of TIFF tiles of
+        more than 128 MiB. The files there have no name and vanish with the process. None takes
+        the system's directory for temporary files.
+    max_pixels : int
+        Most pixels that the image may declare, checked before anything is allocated.
+    stain : {"he", "if"}
+        Brightfield, whose background is white, or fluorescence, whose background is black.
+
+    Returns
+    -------
+    Image
+        Full resolution only: of a TIFF the largest page, which is the first one in every common
+        layout; smaller pages and sub-IFDs are never read. Pixels are as stored: the orientation
+        tag is recorded, not applied; 16-bit samples stay uint16. RGB gives channels ``("r", "g",
+        "b")``, grayscale ``("intensity",)``; an alpha channel is dropped and noted as
+        ``image.alpha-dropped``. YCbCr in JPEG is converted to RGB as libjpeg does it.
+
+    Raises
+    ------
+    ImageError
+        If the file is no image, is truncated or corrupt, is of a kind that is not read (palette,
+        1-bit, CMYK, Lab, floating point, JPEG 2000, several planes), or declares more pixels than
+        allowed or than its bytes can hold. Reading bands raises it for what only decoding finds.
+    StoreWriteError
+        While bands are read, if the scratch directory is full.
+
+    Notes
+    -----
+    The header is checked here, and every byte is read once for the digest; of JPEG and PNG the
+    whole stream is walked to its end. Inputs are read by ``pread``. Broken entropy-coded data
+    inside a JPEG whose markers are all in place cannot be told from an image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import tifffile
+    >>> pixels = np.arange(30, dtype=np.uint8).reshape(5, 2, 3)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = Path(directory, "slide.tif")
+    ...     tifffile.imwrite(path, pixels, photometric="rgb")
+    ...     image = open_image(path)
+    ...     print(image.shape, image.codec)
+    ...     [band.shape for band in image.iter_bands(2)]
+    (3, 5, 2) tiff/none
+    [(3, 2, 2), (3, 2, 2), (3, 1, 2)]
+    """
+    with InputFile(path) as file:
+        head = file.read(0, _HEAD)
+        if head.startswith(TIFF_SIGNATURES):
+            opened = _open_tiff(path, file, scratch, max_pixels)
+        elif head.startswith(PNG_SIGNATURE):
+            opened = _open_png(path, file, scratch, max_pixels)
+        elif head.startswith(_JPEG_SIGNATURE):
+            opened = _open_jpeg(path, file, scratch, max_pixels)
+        else:
+            raise image_error(
+                "not-an-image",
+                file.name,
+                "an image must be JPEG, PNG or TIFF",
+                _describe(head),
+                "download it again, or convert it to an 8-bit RGB TIFF",
+            )
+    grid = opened.pixels.grid
+    return Image(
+        shape=grid.shape,
+        dtype=grid.dtype,
+        channel_names=_CHANNEL_NAMES[grid.shape[0]],
+        background=int(np.iinfo(grid.dtype).max) if stain == "he" else 0,
+        iter_bands=opened.pixels.iter_bands,
+        codec=opened.codec,
+        orientation=opened.orientation,
+        tag_mpp=opened.tag_mpp,
+        source=source_file(path),
+        notes=(_alpha_note(grid),) if opened.has_alpha else (),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """What the header of any format says."""
+
+    pixels: SegmentedImage
+    codec: str
+    orientation: int
+    tag_mpp: float | None
+    has_alpha: bool = False
+
+
+def _open_tiff(path: Path, file: InputFile, scratch: Path | None, max_pixels: int) -> _Opened:
+    layout = parse_tiff(file, max_pixels=max_pixels)
+    segments = TiffSegments(layout, scratch)
+    pixels = SegmentedImage(
+        path=path,
+        identity=file.identity,
+        grid=layout.grid,
+        decode=segments.decode,
+        read_rows=segments.read_rows if layout.codec == "none" else None,
+        scratch=scratch,
+    )
+    return _Opened(
+        pixels=pixels,
+        codec=f"tiff/{layout.codec}",
+        orientation=layout.orientation,
+        tag_mpp=layout.tag_mpp,
+        has_alpha=layout.has_alpha,
+    )
+
+
+def _open_png(path: Path, file: InputFile, scratch: Path | None, max_pixels: int) -> _Opened:
+    header = parse_png(file, max_pixels=max_pixels)
+    pixels = SegmentedImage(
+        path=path,
+        identity=file.identity,
+        grid=_one_segment(
+            (header.samples - header.has_alpha, header.height, header.width),
+            np.dtype(np.uint8 if header.bits == 8 else np.uint16),
+            header.samples,
+        ),
+        decode=partial(decode_png_file, scratch=scratch),
+        scratch=scratch,
+    )
+    return _Opened(
+        pixels=pixels,
+        codec="png",
+        orientation=header.orientation,
+        tag_mpp=header.tag_mpp,
+        has_alpha=header.has_alpha,
+    )
+
+
+def _open_jpeg(path: Path, file: InputFile, scratch: Path | None, max_pixels: int) -> _Opened:
+    stream = parse_jpeg(file.read, file.name)
+    if stream.width * stream.height > max_pixels:
+        raise image_error(
+            "too-large",
+            file.name,
+            f"an image may have at most {max_pixels} pixels",
+            f"{stream.width} x {stream.height}",
+        )
+    n_channels = len(stream.components)
+    if n_channels not in _CHANNEL_NAMES:
+        raise image_error(
+            "unsupported",
+            file.name,
+            "a JPEG must be grayscale or RGB",
+            f"{n_channels} components",
+            "convert it to an 8-bit RGB TIFF",
+        )
+    pixels = SegmentedImage(
+        path=path,
+        identity=file.identity,
+        grid=_one_segment(
+            (n_channels, stream.height, stream.width), np.dtype(np.uint8), n_channels
+        ),
+        decode=partial(decode_jpeg_file, scratch=scratch),
+        scratch=scratch,
+    )
+    return _Opened(
+        pixels=pixels,
+        codec="jpeg",
+        orientation=stream.orientation,
+        tag_mpp=stream.tag_mpp,
+    )
+
+
+def _one_segment(shape: tuple[int, int, int], dtype: np.dtype[Any], samples: int) -> SegmentGrid:
+    """Describe an image that is stored as one piece."""
+    return SegmentGrid(shape=shape, dtype=dtype, height=shape[1], width=shape[2], samples=samples)
+
+
+def _alpha_note(grid: SegmentGrid) -> Note:
+    return Note(
+        code="image.alpha-dropped",
+        message="The image has a channel of opacity, which was dropped; colours are as stored.",
+        count=grid.shape[1] * grid.shape[2],
+    )
+
+
+def _describe(head: bytes) -> str:
+    """Name what a file that is no image seems to be."""
+    if not head:
+        return "an empty file"
+    start = head.lstrip().lower()
+    for signature, name in _OTHER_FORMATS:
+        if start.startswith(signature) or head.lower().startswith(signature):
+            return name
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "a WebP image"
+    if not any(head):
+        return "zero bytes"
+    if all(byte in b"\t\n\r" or byte >= 32 for byte in head if byte != 127):
+        return "text"
+    return f"unknown data that start with {head[:8].hex(' ')}"
