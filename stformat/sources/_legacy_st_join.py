@@ -333,8 +333,7 @@ def _label_notes(
         (
             "labels.moved",
             n_moved,
-            "labels stand at other measured positions than their spots: check that they are of "
-            "the same sample",
+            "labels stand at other positions than their spots: check that the samples agree",
         ),
     )
     return tuple(

@@ -163,11 +163,10 @@ def read_labels(path: Path) -> LabelTable:
     table = _read_columns(path, needed=("label",))
     pairs = {
         pair: table.numbers(pair, missing_allowed=True)
-        if set(pair) <= table.fields.keys()
-        else None
         for pair in (("x", "y"), ("pixel_x", "pixel_y"))
+        if set(pair) <= table.fields.keys()
     }
-    if all(positions is None for positions in pairs.values()):
+    if not pairs:
         raise PositionsError(
             Problem(
                 "labels.columns",
@@ -178,8 +177,8 @@ def read_labels(path: Path) -> LabelTable:
         )
     texts = table.fields["label"]
     return LabelTable(
-        array_xy=pairs["x", "y"],
-        pixel_xy=pairs["pixel_x", "pixel_y"],
+        array_xy=pairs.get(("x", "y")),
+        pixel_xy=pairs.get(("pixel_x", "pixel_y")),
         label=np.array(
             [None if text.casefold() in _MISSING else text for text in texts], dtype=object
         ),

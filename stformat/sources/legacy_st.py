@@ -23,6 +23,7 @@ from stformat.model import (
     Genes,
     Image,
     Mpp,
+    MppMethod,
     Note,
     SlideRecord,
     Spots,
@@ -215,8 +216,13 @@ def _scale(
     if pitch_um is None and _is_1k(table.array_xy, step):
         pitch_um = PITCH_1K_UM
     from_lattice = pitch_um / lattice.pitch_px if pitch_um and lattice else None
-    candidates = (("given", mpp), ("lattice", from_lattice), ("image-tags", tag_mpp))
-    method, value = next(((m, v) for m, v in candidates if v is not None), ("unknown", None))
+    candidates: tuple[tuple[MppMethod, float | None], ...] = (
+        ("given", mpp),
+        ("lattice", from_lattice),
+        ("image-tags", tag_mpp),
+    )
+    unknown: tuple[MppMethod, None] = ("unknown", None)
+    method, value = next((known for known in candidates if known[1] is not None), unknown)
     notes.extend(
         Note(
             code="mpp.contradiction",
