@@ -20,7 +20,8 @@ from stformat.errors import (
 )
 from stformat.metadata.strict_json import JsonError
 from stformat.model import Progress, ProgressEvent, silent
-from stformat.store.durable import fsync_directory, fsync_tree, remove, write_file
+from stformat.store.durable import announced, fsync_directory, fsync_tree, remove, write_file
+from stformat.store.edit import add_element, seal_store
 from stformat.store.exchange import can_exchange, exchange, rename_new
 from stformat.store.files import DirectoryFiles
 from stformat.store.layout import COMMIT_PATH, MANIFEST_PATH
@@ -35,7 +36,7 @@ from stformat.store.manifest import (
 from stformat.store.nodes import refusals_of
 from stformat.store.opened import parse_root_attribute, read_root
 
-__all__ = ["partial_path", "replace_store"]
+__all__ = ["add_element", "partial_path", "replace_store", "seal_store"]
 
 _WRITES_ONLY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
@@ -107,19 +108,19 @@ def replace_store(
 
 def _publish(partial: Path, target: Path, *, replaces: bool, progress: Progress) -> None:
     """Make a finished directory the store at the target."""
-    with _step(progress, "manifest", target):
+    with announced(progress, "manifest", target):
         manifest, root = _write_manifest(partial)
-    with _step(progress, "fsync", target):
+    with announced(progress, "fsync", target):
         fsync_tree(partial)
-    with _step(progress, "commit", target):
+    with announced(progress, "commit", target):
         write_file(partial / COMMIT_PATH, dump_record(commit_record(manifest, root)))
-    with _step(progress, "exchange" if replaces else "rename", target):
+    with announced(progress, "exchange" if replaces else "rename", target):
         if replaces:
             exchange(partial, target)
         else:
             _rename_new(partial, target)
     try:
-        with _step(progress, "fsync-parent", target):
+        with announced(progress, "fsync-parent", target):
             fsync_directory(target.parent)
         if replaces:
             progress(ProgressEvent(step="remove-old"))
@@ -146,14 +147,6 @@ def _write_manifest(directory: Path) -> tuple[bytes, bytes]:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(manifest)
     return manifest, root
-
-
-@contextmanager
-def _step(progress: Progress, name: str, where: Path) -> Iterator[None]:
-    """Announce a step, then do it; an error that `progress` raises stays what it is."""
-    progress(ProgressEvent(step=name))
-    with refusals_of(where):
-        yield
 
 
 def _rename_new(source: Path, target: Path) -> None:

@@ -7,11 +7,38 @@ import os
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from stformat.kernels._pool import map_chunks
+from stformat.model import Progress, ProgressEvent
+from stformat.store.nodes import refusals_of
 
-__all__ = ["fsync_directory", "fsync_tree", "remove", "write_file"]
+__all__ = ["announced", "fsync_directory", "fsync_tree", "remove", "write_file"]
+
+
+@contextmanager
+def announced(progress: Progress, step: str, where: Path) -> Iterator[None]:
+    """Announce a step of writing, then let the block do it.
+
+    Parameters
+    ----------
+    progress : callable
+        Told of the step; an exception that it raises stays what it is.
+    step : str
+        Name of the step.
+    where : pathlib.Path
+        What is being written, for the message.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file system refuses what the block does.
+    """
+    progress(ProgressEvent(step=step))
+    with refusals_of(where):
+        yield
 
 
 def fsync_tree(directory: Path) -> None:

@@ -65,7 +65,7 @@ class StoreFiles(Protocol):
         """Return whether there is a file."""
 
     def walk(self) -> Iterator[str]:
-        """Yield the path of everything that is no directory, ascending."""
+        """Yield the path of everything that is no directory, ascending; hidden names left out."""
 
     def close(self) -> None:
         """Let go of what is held; no other method may be called afterwards."""
@@ -175,7 +175,10 @@ class DirectoryFiles:
         return not stat.S_ISDIR(mode)
 
     def walk(self) -> Iterator[str]:
-        """Yield the path of everything that is no directory, ascending by its UTF-8 bytes."""
+        """Yield the path of everything that is no directory, ascending by its UTF-8 bytes.
+
+        Names that begin with ``.`` are no part of a store, nor is what lies below them.
+        """
         yield from sorted(self._walk(), key=os.fsencode)
 
     def close(self) -> None:
@@ -210,7 +213,11 @@ class DirectoryFiles:
     def _scan(self, directories: tuple[str, ...]) -> list[tuple[str, bool]]:
         try:
             with self._descended(directories) as directory, os.scandir(directory) as entries:
-                return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+                return [
+                    (entry.name, entry.is_dir(follow_symlinks=False))
+                    for entry in entries
+                    if not entry.name.startswith(".")
+                ]
         except OSError as error:
             raise self._failure(error, "/".join(directories)) from error
 

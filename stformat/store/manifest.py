@@ -31,6 +31,7 @@ __all__ = [
     "RecordError",
     "array_entry",
     "build_manifest",
+    "bytes_entry",
     "commit_record",
     "consolidated_root",
     "dump_record",
@@ -169,6 +170,11 @@ def file_entries(files: StoreFiles, paths: Iterable[str]) -> list[FileEntry]:
             raise RecordError(_summary(error)) from error
 
     return list(map_chunks(entry, list(paths)))
+
+
+def bytes_entry(path: str, data: bytes) -> FileEntry:
+    """Return the entry of a file that holds these bytes."""
+    return FileEntry(path=path, size=len(data), crc32c=_crc32c_text(data))
 
 
 def file_crc32c(files: StoreFiles, path: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -196,20 +196,26 @@ class CommittedStore:
         list of str
             Names. What another tool added after the commit is not among them, nor what it removed.
         """
-        if self._nodes is not None:
-            return _names_below(path, self._nodes)
-        listed = (entry.path for entry in self.manifest.files)
-        nodes = [node_path(path) for path in listed if is_node_document(path)]
         prefix = f"{path}/" if path else ""
-        return [
-            name
-            for name in _names_below(path, nodes)
-            if self.files.exists(f"{prefix}{name}/{ROOT_PATH}")
-        ]
+        below = (node.removeprefix(prefix) for node in self._listed() if node.startswith(prefix))
+        names = sorted({name for name in below if "/" not in name})
+        if self._nodes is not None:
+            return names
+        return [name for name in names if self.files.exists(f"{prefix}{name}/{ROOT_PATH}")]
+
+    def paths(self) -> list[str]:
+        """Return the path of every committed node but the root, ascending."""
+        return sorted(self._listed())
 
     def close(self) -> None:
         """Close the files."""
         self.files.close()
+
+    def _listed(self) -> Iterable[str]:
+        if self._nodes is not None:
+            return self._nodes
+        files = (entry.path for entry in self.manifest.files)
+        return [node_path(file) for file in files if is_node_document(file) and file != ROOT_PATH]
 
     def _read_node(self, path: str) -> dict[str, Any]:
         document_path = f"{path}/{ROOT_PATH}"
@@ -407,12 +413,6 @@ def _consolidated_nodes(root: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(nodes, dict):
         raise _corrupt("store.unconsolidated", where, "consolidated metadata", "none")
     return nodes
-
-
-def _names_below(path: str, nodes: Mapping[str, Any] | list[str]) -> list[str]:
-    prefix = f"{path}/" if path else ""
-    below = (node.removeprefix(prefix) for node in nodes if node.startswith(prefix))
-    return sorted({name for name in below if name and "/" not in name})
 
 
 def _corrupt(
