@@ -1,0 +1,248 @@
+"""The bytes of an array's chunks, alone or in shards: found by the shard index, read in runs.
+
+Specification: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
+version 1.0, index at the end of the shard, as little-endian integers under crc32c.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat.errors import CorruptStoreError, Problem, UnsupportedStoreError
+from stformat.kernels._pool import thread_count
+from stformat.metadata.zarr_array import ArrayMetadata
+from stformat.store.files import StoreFiles
+
+__all__ = ["ChunkBytes", "ChunkRun", "chunk_grid"]
+
+_MISSING = np.uint64(2**64 - 1)
+_MAX_CHUNK_BYTES = 160 * 2**20
+_MAX_SHARD_CHUNKS = 2**20
+_MAX_CHUNKS = 2**40
+_MAX_RUN_BYTES = 2**20
+_ENTRY_BYTES = 16
+_CHECKSUM_BYTES = 4
+_REMEDY = "run `stformat verify`; convert the slide again or copy it anew"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRun:
+    """Adjacent chunks of one file, read at once; the lists are parallel."""
+
+    key: str
+    """Path of the file from the root of the store."""
+
+    starts: list[int]
+    """First byte of each chunk, ascending."""
+
+    lengths: list[int]
+    """Bytes of each chunk."""
+
+    positions: list[int]
+    """Place of each chunk in the request."""
+
+    chunks: list[int]
+    """Flat number of each chunk."""
+
+
+def chunk_grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
+    """Return how many chunks cover an array along each axis.
+
+    Examples
+    --------
+    >>> chunk_grid((3, 1000, 512), (3, 256, 256))
+    (1, 4, 2)
+    """
+    return tuple(-(-size // edge) for size, edge in zip(shape, chunks, strict=True))
+
+
+class ChunkBytes:
+    """Reads the chunks of one array as they are stored; safe for threads.
+
+    Shard indices are read once and kept: 16 bytes for each chunk of a shard that was touched.
+
+    Parameters
+    ----------
+    files : StoreFiles
+        Files of the store.
+    path : str
+        Path of the array.
+    metadata : ArrayMetadata
+        Of the array; the index of its shards, if it has them, stands at the end under crc32c.
+    max_bytes : int
+        Most bytes that a chunk can take as it is stored.
+
+    Raises
+    ------
+    UnsupportedStoreError
+        If the array is cut so that no memory could hold its pieces: a chunk may take up to 160
+        MiB, a shard may hold 2**20 chunks and the array 2**40.
+    """
+
+    def __init__(
+        self, files: StoreFiles, path: str, metadata: ArrayMetadata, *, max_bytes: int
+    ) -> None:
+        self._files = files
+        self._path = path
+        self._metadata = metadata
+        self._grid = chunk_grid(metadata.shape, metadata.chunks)
+        # A file without shards is a shard of one chunk.
+        self._shard_chunks = chunk_grid(metadata.shards or metadata.chunks, metadata.chunks)
+        self._shard_grid = chunk_grid(self._grid, self._shard_chunks)
+        self._max_bytes = max_bytes
+        self._spans: dict[int, NDArray[np.uint64]] = {}
+        self._check_sizes()
+
+    def locate(self, chunks: NDArray[np.int64]) -> list[ChunkRun]:
+        """Find the bytes of chunks and join adjacent ranges, some for each thread.
+
+        Raises
+        ------
+        CorruptStoreError
+            If a shard's index is damaged, or holds no bytes for one of the chunks.
+        """
+        index = np.unravel_index(chunks, self._grid)
+        in_shard = tuple(i % n for i, n in zip(index, self._shard_chunks, strict=True))
+        of_shard = tuple(i // n for i, n in zip(index, self._shard_chunks, strict=True))
+        slot = np.ravel_multi_index(in_shard, self._shard_chunks)
+        shards, which = np.unique(
+            np.ravel_multi_index(of_shard, self._shard_grid), return_inverse=True
+        )
+        order = np.argsort(which, kind="stable")
+        spans = np.empty((len(chunks), 2), dtype=np.uint64)
+        for number, here in zip(
+            shards.tolist(), np.split(order, np.cumsum(np.bincount(which))[:-1]), strict=True
+        ):
+            spans[here] = self._shard_spans(number)[slot[here]]
+        absent = spans[:, 0] == _MISSING
+        if absent.any():
+            raise self.corrupt(int(chunks[np.argmax(absent)]), "no bytes for it in its shard")
+        return self._join(chunks, shards, which, spans.astype(np.int64))
+
+    def iter_run(self, run: ChunkRun) -> Iterator[tuple[int, memoryview]]:
+        """Read a run at once: yield each chunk's place in the request and its bytes.
+
+        Raises
+        ------
+        CorruptStoreError
+            If the file ends early.
+        """
+        begin = run.starts[0]
+        length = run.starts[-1] + run.lengths[-1] - begin
+        data = memoryview(self._files.read_range(run.key, begin, length))
+        for position, start, size in zip(run.positions, run.starts, run.lengths, strict=True):
+            yield position, data[start - begin : start - begin + size]
+
+    def corrupt(self, number: int, found: str) -> CorruptStoreError:
+        """Return the error that says what is wrong with the chunk of a flat number."""
+        index = tuple(int(i) for i in np.unravel_index(number, self._grid))
+        return CorruptStoreError(
+            Problem(
+                "array.chunk",
+                f"{self._path}, chunk {index}",
+                "a chunk must be as it was committed",
+                found,
+                _REMEDY,
+            )
+        )
+
+    def _check_sizes(self) -> None:
+        """Refuse what no memory could hold, before anything is allocated for it."""
+        meta = self._metadata
+        for holds, rule in (
+            (math.prod(self._grid) <= _MAX_CHUNKS, "an array must have at most 2**40 chunks"),
+            (self._max_bytes <= _MAX_CHUNK_BYTES, "a chunk must take at most 160 MiB"),
+            (
+                math.prod(self._shard_chunks) <= _MAX_SHARD_CHUNKS,
+                "a shard must hold at most 2**20 chunks",
+            ),
+        ):
+            if not holds:
+                found = f"shape {meta.shape}, chunks {meta.chunks}, shards {meta.shards}"
+                raise UnsupportedStoreError(Problem("array.size", self._path, rule, found))
+
+    def _join(
+        self,
+        chunks: NDArray[np.int64],
+        shards: NDArray[np.int64],
+        which: NDArray[np.int64],
+        spans: NDArray[np.int64],
+    ) -> list[ChunkRun]:
+        order = np.lexsort((spans[:, 0], which))
+        starts, lengths = spans[order].T
+        # Few bytes are still shared out between the threads; many are read a MiB at a time.
+        share = int(lengths.sum()) // (4 * thread_count())
+        is_new = np.ones(len(order), dtype=bool)
+        is_new[1:] = (np.diff(which[order]) != 0) | (starts[1:] != starts[:-1] + lengths[:-1])
+        run_start = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
+        block = (starts - starts[run_start]) // max(1, min(share, _MAX_RUN_BYTES))
+        is_new[1:] |= np.diff(block) != 0
+        return [
+            ChunkRun(
+                key=self._key(int(shards[which[run[0]]])),
+                starts=spans[run, 0].tolist(),
+                lengths=spans[run, 1].tolist(),
+                positions=run.tolist(),
+                chunks=chunks[run].tolist(),
+            )
+            for run in np.split(order, np.flatnonzero(is_new)[1:])
+        ]
+
+    def _key(self, shard: int) -> str:
+        index = np.unravel_index(shard, self._shard_grid)
+        return f"{self._path}/{self._metadata.separator.join(['c', *(str(i) for i in index)])}"
+
+    def _shard_spans(self, shard: int) -> NDArray[np.uint64]:
+        """Return first byte and length of every chunk of a shard: shape (n, 2)."""
+        spans = self._spans.get(shard)
+        if spans is None:
+            spans = self._read_spans(self._key(shard))
+            self._spans[shard] = spans
+        return spans
+
+    def _read_spans(self, key: str) -> NDArray[np.uint64]:
+        size = self._files.size(key)
+        if self._metadata.shards is None:
+            spans, end = np.array([[0, size]], dtype=np.uint64), size
+        else:
+            spans, end = self._read_index(key, size)
+        there = spans[:, 0] != _MISSING
+        first, length = spans[there].T
+        if (
+            (first > end) | (length > end - np.minimum(first, end)) | (length > self._max_bytes)
+        ).any():
+            raise CorruptStoreError(
+                Problem(
+                    "array.shard-index",
+                    key,
+                    f"every chunk must lie in its file and take at most {self._max_bytes} bytes",
+                    f"a chunk that reaches beyond byte {end}, or a longer one",
+                    _REMEDY,
+                )
+            )
+        return spans
+
+    def _read_index(self, key: str, size: int) -> tuple[NDArray[np.uint64], int]:
+        """Return the index of a shard and the byte where it begins."""
+        n_bytes = math.prod(self._shard_chunks) * _ENTRY_BYTES
+        end = size - n_bytes - _CHECKSUM_BYTES
+        if end >= 0:
+            tail = self._files.read_suffix(key, n_bytes + _CHECKSUM_BYTES)
+            body, checksum = tail[:n_bytes], tail[n_bytes:]
+            if google_crc32c.value(body) == int.from_bytes(checksum, "little"):
+                return np.frombuffer(body, dtype="<u8").reshape(-1, 2), end
+        raise CorruptStoreError(
+            Problem(
+                "array.shard-index",
+                key,
+                "a shard must end with its index and the checksum of it",
+                f"{size} bytes that do not",
+                _REMEDY,
+            )
+        )
