@@ -1,0 +1,378 @@
+"""The tile engine: windows of a pyramid, each chunk read, verified and decoded once a request.
+
+Specification: spec/stformat-0.1.md, "Coordinates" and "Tiles".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat import coords, kernels
+from stformat.coords import TileGrid
+from stformat.errors import Problem, UnsupportedStoreError
+from stformat.store.arrays import ArrayReader, group_by_chunk
+from stformat.store.row_index import RowIndex, row_positions
+
+__all__ = ["TileEngine", "Tiles"]
+
+_BATCH_BYTES = 32 * 2**20
+"""Source windows held at a time while tiles are resampled."""
+
+_ITERATED_AT_ONCE = 64
+"""Tiles read at a time where they are iterated one by one."""
+
+
+class TileEngine:
+    """Cuts windows out of the levels of one image; safe for threads.
+
+    A request allocates its result and the chunks in flight (one a thread); chunks are kept only
+    where the readers' shared cache keeps them.
+
+    Parameters
+    ----------
+    levels : sequence of ArrayReader
+        The pyramid, full resolution first, axes ``('c', 'y', 'x')``.
+    background : int
+        Sample value outside a level.
+
+    Raises
+    ------
+    UnsupportedStoreError
+        If a level is no such array, is cut along its channels, or differs in them from the first.
+    """
+
+    def __init__(self, levels: Sequence[ArrayReader], *, background: int) -> None:
+        self._levels = tuple(levels)
+        self.background = background
+        for level in self._levels:
+            self._check_level(level)
+
+    @property
+    def n_levels(self) -> int:
+        """Number of levels."""
+        return len(self._levels)
+
+    @property
+    def n_c(self) -> int:
+        """Number of channels."""
+        return self._levels[0].shape[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a sample: uint8 or uint16."""
+        return self._levels[0].dtype
+
+    def level_shape(self, level: int) -> tuple[int, int]:
+        """Return height and width of a level in its own pixels."""
+        _, height, width = self._level(level).shape
+        return height, width
+
+    def read_region(
+        self, level: int, top: int, left: int, height: int, width: int
+    ) -> NDArray[np.unsignedinteger]:
+        """Read a rectangle of a level.
+
+        Parameters
+        ----------
+        level : int
+            Pyramid level, 0 is full resolution.
+        top, left : int
+            First row and column in pixels of the level; may be negative.
+        height, width : int
+            Size in pixels of the level, at least 1.
+
+        Returns
+        -------
+        (c, height, width) ndarray of uint8 or uint16
+            The pixels; what lies outside the level is background.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level, or the size is below 1.
+        CorruptStoreError
+            If a chunk is missing or damaged.
+        """
+        if height < 1 or width < 1:
+            raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+        reader = self._level(level)
+        _, edge_y, edge_x = reader.metadata.chunks
+        rows = _touched(top, height, reader.shape[1], edge_y)
+        cols = _touched(left, width, reader.shape[2], edge_x)
+        index = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
+        out = np.full((self.n_c, height, width), self.background, dtype=self.dtype)
+
+        def copy(position: int, chunk: NDArray[Any]) -> None:
+            row, col = index[position].tolist()
+            to_y, from_y = _overlap(row * edge_y, chunk.shape[1], top, height)
+            to_x, from_x = _overlap(col * edge_x, chunk.shape[2], left, width)
+            out[:, to_y, to_x] = chunk[:, from_y, from_x]
+
+        reader.visit_chunks(index @ np.array([reader.grid[2], 1]), copy)
+        return out
+
+    def cut(
+        self, windows: NDArray[np.int64], grid: TileGrid, *, fill_value: int
+    ) -> NDArray[np.unsignedinteger]:
+        """Cut square tiles.
+
+        Parameters
+        ----------
+        windows : (n, 2) ndarray of int64
+            Columns ``(left, top)`` in pixels of ``grid.level``, from `coords.tile_windows`; in any
+            order, with or without repetition.
+        grid : TileGrid
+            Size, level and step.
+        fill_value : int
+            Sample value outside the level.
+
+        Returns
+        -------
+        (n, c, tile_px, tile_px) ndarray of uint8 or uint16
+            The tiles in the order of `windows`.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level.
+        CorruptStoreError
+            If a chunk is missing or damaged.
+        """
+        if grid.is_copy:
+            return self._gather(windows, grid.level, grid.tile_px, fill_value)
+        out = np.empty((len(windows), self.n_c, grid.tile_px, grid.tile_px), dtype=self.dtype)
+        # Neighbours share chunks: with the rows of chunks in turn, most stay in the cache.
+        edge_y = self._level(grid.level).metadata.chunks[1]
+        order = np.lexsort((windows[:, 0], windows[:, 1] // edge_y))
+        window_bytes = self.n_c * grid.source_px**2 * self.dtype.itemsize
+        size = max(1, _BATCH_BYTES // window_bytes)
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            source = self._gather(windows[batch], grid.level, grid.source_px, fill_value)
+            out[batch] = kernels.resample_tiles(source, tile_px=grid.tile_px, step=grid.step)
+        return out
+
+    def _gather(
+        self, windows: NDArray[np.int64], level: int, edge_px: int, fill_value: int
+    ) -> NDArray[np.unsignedinteger]:
+        """Copy windows out of a level, chunk by chunk."""
+        reader = self._level(level)
+        _, height, width = reader.shape
+        _, edge_y, edge_x = reader.metadata.chunks
+        out = np.empty((len(windows), self.n_c, edge_px, edge_px), dtype=self.dtype)
+        left, top = windows.T
+        is_inside = (left >= 0) & (top >= 0) & (left + edge_px <= width) & (top + edge_px <= height)
+        out[~is_inside] = fill_value
+        of_window, chunk = _pairs(windows, edge_px, (height, width), (edge_y, edge_x))
+        groups = group_by_chunk(chunk)
+        rows, cols = np.divmod(groups.chunks, reader.grid[2])
+
+        def scatter(position: int, values: NDArray[Any]) -> None:
+            which = of_window[groups.pieces(position)]
+            kernels.scatter_chunk(
+                np.ascontiguousarray(values),  # a copy only of chunks that overhang the level
+                int(rows[position]) * edge_y,
+                int(cols[position]) * edge_x,
+                windows[which],
+                which,
+                out,
+            )
+
+        reader.visit_chunks(groups.chunks, scatter)
+        return out
+
+    def _level(self, level: int) -> ArrayReader:
+        if not 0 <= level < len(self._levels):
+            raise ValueError(
+                f"level {level} does not exist: this image has levels 0 to {len(self._levels) - 1}"
+            )
+        return self._levels[level]
+
+    def _check_level(self, level: ArrayReader) -> None:
+        meta = level.metadata
+        if (
+            len(meta.shape) != 3
+            or meta.data_type not in {"uint8", "uint16"}
+            or 0 in meta.shape
+            or meta.chunks[0] != meta.shape[0]
+            or (meta.shape[0], meta.data_type) != (self.n_c, self._levels[0].metadata.data_type)
+        ):
+            raise UnsupportedStoreError(
+                Problem(
+                    "image.level",
+                    level.path,
+                    "a level must be (c, y, x) of uint8 or uint16, its chunks whole in c, and all "
+                    "levels of one type",
+                    f"{meta.data_type} {meta.shape} in chunks {meta.chunks}",
+                )
+            )
+
+
+class Tiles:
+    """Square tiles around centres, cut when they are asked for.
+
+    Indexing reads: ``tiles[i]`` is one tile ``(c, y, x)``; ``tiles[i:j]``, ``tiles[rows]`` and
+    ``tiles[mask]`` are arrays ``(n, c, y, x)``. Every chunk that one such request touches is
+    decoded once, whatever the order of the rows, so that one large request costs much less than
+    many small ones.
+
+    Parameters
+    ----------
+    engine : TileEngine
+        The image.
+    centers_px : (n, 2) ndarray of float64
+        Centres in full-resolution pixels, columns ``(x, y)``.
+    grids : sequence of TileGrid
+        Sizes and resolutions that occur, at least one; all of one `tile_px`.
+    grid_of_tile : (n,) ndarray of int64
+        Which of `grids` each tile lies on.
+    fill_value : int
+        Sample value outside the image.
+    mpp : float or None
+        Microns per full-resolution pixel, or None where unknown.
+    """
+
+    def __init__(
+        self,
+        engine: TileEngine,
+        centers_px: NDArray[np.float64],
+        *,
+        grids: Sequence[TileGrid],
+        grid_of_tile: NDArray[np.int64],
+        fill_value: int,
+        mpp: float | None,
+    ) -> None:
+        self._engine = engine
+        self._grids = tuple(grids)
+        self._grid_of_tile = grid_of_tile
+        self._fill_value = fill_value
+        self._mpp = mpp
+        self._windows = np.empty((len(centers_px), 2), dtype=np.int64)
+        self._coverage = np.empty(len(centers_px))
+        for number, grid in enumerate(self._grids):
+            here = grid_of_tile == number
+            centers = centers_px[here]
+            self._windows[here] = coords.tile_windows(centers, grid)
+            self._coverage[here] = coords.coverage(centers, grid, engine.level_shape(grid.level))
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __repr__(self) -> str:
+        n, n_c, tile_px, _ = self.shape
+        levels = sorted({grid.level for grid in self._grids})
+        where = f"level {_span(levels)}" + (", resampled" if not self._is_copy else "")
+        ratios = sorted(grid.ratio / coords.UNIT_STEP for grid in self._grids)
+        mpp = self._mpp
+        at = "mpp unknown" if mpp is None else f"mpp {_span([mpp * ratio for ratio in ratios])}"
+        return f"<Tiles: {n} of {n_c} x {tile_px} x {tile_px} px {self.dtype}, {where}, {at}>"
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of all tiles at once: axes ``('tile', 'c', 'y', 'x')``."""
+        tile_px = self._grids[0].tile_px
+        return len(self), self._engine.n_c, tile_px, tile_px
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a sample: uint8 or uint16."""
+        return self._engine.dtype
+
+    @property
+    def coverage(self) -> NDArray[np.float64]:
+        """(n,) share of each tile's area that lies inside the image: 1.0 is wholly inside."""
+        return self._coverage.copy()
+
+    def __getitem__(self, index: RowIndex) -> NDArray[np.unsignedinteger]:
+        tiles = self._read(row_positions(index, len(self)))
+        return tiles[0] if isinstance(index, int | np.integer) else tiles
+
+    def __iter__(self) -> Iterator[NDArray[np.unsignedinteger]]:
+        for batch in self.iter_batches(_ITERATED_AT_ONCE):
+            yield from batch
+
+    def iter_batches(self, n: int) -> Iterator[NDArray[np.unsignedinteger]]:
+        """Yield the tiles in turn, `n` at a time.
+
+        Parameters
+        ----------
+        n : int
+            Tiles in a batch, at least 1; the last batch has what remains.
+
+        Yields
+        ------
+        (n, c, tile_px, tile_px) ndarray of uint8 or uint16
+            The next tiles.
+
+        Raises
+        ------
+        ValueError
+            If `n` is below 1.
+        """
+        if n < 1:
+            raise ValueError(f"a batch holds at least 1 tile, got {n}")
+        for start in range(0, len(self), n):
+            yield self[start : start + n]
+
+    @property
+    def _is_copy(self) -> bool:
+        return all(grid.is_copy for grid in self._grids)
+
+    def _read(self, tiles: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+        of_grid = self._grid_of_tile[tiles]
+        numbers = np.unique(of_grid)
+        if len(numbers) == 1:
+            return self._cut(tiles, self._grids[numbers[0]])
+        out = np.empty((len(tiles), *self.shape[1:]), dtype=self.dtype)
+        for number in numbers:
+            here = of_grid == number
+            out[here] = self._cut(tiles[here], self._grids[number])
+        return out
+
+    def _cut(self, tiles: NDArray[np.int64], grid: TileGrid) -> NDArray[np.unsignedinteger]:
+        return self._engine.cut(self._windows[tiles], grid, fill_value=self._fill_value)
+
+
+def _touched(start: int, size: int, extent: int, edge: int) -> NDArray[np.int64]:
+    """Return the chunks along one axis that a window touches, those outside left out."""
+    first, last = max(start, 0), min(start + size, extent)
+    return np.arange(first // edge, -(-last // edge) if last > first else first // edge)
+
+
+def _overlap(chunk_start: int, chunk_size: int, start: int, size: int) -> tuple[slice, slice]:
+    """Return where a chunk and a window meet along one axis: in the window, in the chunk."""
+    low = max(chunk_start, start)
+    high = min(chunk_start + chunk_size, start + size)
+    return slice(low - start, high - start), slice(low - chunk_start, high - chunk_start)
+
+
+def _pairs(
+    windows: NDArray[np.int64], edge_px: int, extent: tuple[int, int], chunks: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """List which window needs which chunk.
+
+    Returns
+    -------
+    of_window, chunk : (m,) ndarray of int64
+        One entry for each window and each chunk that it overlaps; `chunk` is the flat number.
+    """
+    size = np.array(extent)[::-1]
+    edges = np.array(chunks)[::-1]
+    first = np.maximum(windows, 0) // edges
+    last = (np.minimum(windows + edge_px, size) - 1) // edges
+    n_cols, n_rows = np.maximum(last - first + 1, 0).T
+    n_pairs = n_cols * n_rows
+    of_window = np.repeat(np.arange(len(windows)), n_pairs)
+    nth = np.arange(len(of_window)) - (np.cumsum(n_pairs) - n_pairs)[of_window]
+    row, col = np.divmod(nth, n_cols[of_window])
+    chunk = (first[of_window, 1] + row) * -(-size[0] // edges[0]) + first[of_window, 0] + col
+    return of_window, chunk
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = f"{values[0]:g}", f"{values[-1]:g}"
+    return low if low == high else f"{low} to {high}"
