@@ -1,0 +1,183 @@
+"""Which variables, coordinates and attributes a slide shows to xarray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from xarray.core import indexing
+
+from stformat.errors import NoImageError, Problem
+from stformat.lazy.arrays import (
+    ExpressionArray,
+    FrameColumn,
+    LevelArray,
+    Positions,
+    RowChunks,
+    SlideArray,
+    TilesArray,
+)
+from stformat.store.layout import image_shards
+from stformat.store.reader import Slide
+
+__all__ = ["level_datasets", "spots_dataset"]
+
+NO_ROWS = np.empty(0, np.int64)
+TEXT = np.dtype(object)
+UNITS = {"_px": {"units": "px"}, "_um": {"units": "um"}}
+
+
+def spots_dataset(
+    slide: Slide,
+    *,
+    tile_px: int,
+    mpp: float | None,
+    genes: Sequence[str] | None,
+    normalize: Literal["log1p"] | None,
+    target_sum: float | None,
+) -> xr.Dataset:
+    """Return the Dataset of a slide's bound table; see `stformat.lazy.dataset.open_dataset`."""
+    _check_normalization(normalize, target_sum)
+    columns = None if genes is None else slide.gene_columns(genes)
+    n_genes = slide.n_vars if columns is None else len(columns)
+    arrays: dict[str, tuple[tuple[str, ...], SlideArray]] = {}
+    if slide.has_image:
+        dims = ("obs", "c", "tile_y", "tile_x")
+        arrays["tiles"] = (dims, _tiles(slide, tile_px=tile_px, mpp=mpp))
+    arrays["expression"] = (
+        ("obs", "var"),
+        ExpressionArray(
+            slide=slide,
+            columns=columns,
+            normalize=normalize,
+            target_sum=target_sum,
+            shape=(slide.n_obs, n_genes),
+            dtype=np.dtype(np.float32),
+        ),
+    )
+    # One chunking for all that has rows: xarray refuses to name the chunks of a Dataset otherwise.
+    row_bytes = [math.prod(array.shape[1:]) * array.dtype.itemsize for _, array in arrays.values()]
+    chunks = {"preferred_chunks": RowChunks(slide, max(1, *row_bytes))}
+    coords = {
+        name: _lazy(("obs",), array, chunks, UNITS.get(name[-3:]))
+        for name, array in _obs_columns(slide).items()
+    }
+    coords |= {name: _lazy(("var",), array) for name, array in _var_columns(slide, columns).items()}
+    if slide.has_image:
+        coords["c"] = xr.Variable("c", np.array(slide.channel_names))
+    return xr.Dataset(
+        {name: _lazy(dims, array, chunks) for name, (dims, array) in arrays.items()},
+        coords=coords,
+        attrs=_slide_attributes(slide)
+        | _settings(slide, mpp=mpp, normalize=normalize, target_sum=target_sum),
+    )
+
+
+def level_datasets(slide: Slide) -> dict[str, xr.Dataset]:
+    """Return one Dataset a pyramid level by path; see `stformat.lazy.datatree.open_datatree`."""
+    if not slide.has_image:
+        raise NoImageError(
+            Problem(
+                "image.none",
+                slide.slide_id,
+                "a DataTree of image levels needs an image",
+                "a slide without one",
+                "read its expression with stformat.open_dataset",
+            )
+        )
+    datasets = {"/": xr.Dataset(attrs=_slide_attributes(slide))}
+    channels = np.array(slide.channel_names)
+    for number, level in enumerate(slide.levels):
+        shape = (len(channels), level.height, level.width)
+        image = LevelArray(slide=slide, level=number, shape=shape, dtype=slide.dtype)
+        dims = ("c", "y", "x")
+        encoding = {"preferred_chunks": dict(zip(dims, image_shards(*shape), strict=True))}
+        coords = {"c": xr.Variable("c", channels)}
+        for dim, size in (("y", level.height), ("x", level.width)):
+            centres = (np.arange(size) + 0.5) * 2**number
+            coords[dim] = xr.Variable(dim, centres, UNITS["_px"])
+            if slide.mpp is not None:
+                coords[f"{dim}_um"] = xr.Variable(dim, centres * slide.mpp, UNITS["_um"])
+        datasets[f"/s{number}"] = xr.Dataset({"image": _lazy(dims, image, encoding)}, coords)
+    return datasets
+
+
+def _lazy(
+    dims: tuple[str, ...],
+    array: SlideArray,
+    encoding: Mapping[str, Any] | None = None,
+    attrs: Mapping[str, str] | None = None,
+) -> xr.Variable:
+    return xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs, encoding)
+
+
+def _tiles(slide: Slide, *, tile_px: int, mpp: float | None) -> TilesArray:
+    # The tiles of no rows check size and resolution and know channels and type; they read nothing.
+    none = slide.tiles(tile_px, mpp=mpp, rows=NO_ROWS)
+    shape = (slide.n_obs, *none.shape[1:])
+    return TilesArray(slide=slide, tile_px=tile_px, mpp=mpp, shape=shape, dtype=none.dtype)
+
+
+def _obs_columns(slide: Slide) -> dict[str, FrameColumn]:
+    """Describe the coordinates along obs."""
+    shape, number = (slide.n_obs,), np.dtype(np.float64)
+    columns: dict[str, tuple[str | None, np.dtype[Any], float | None]] = {
+        "barcode": (None, TEXT, None),
+        "x_px": ("x", number, None),
+        "y_px": ("y", number, None),
+        "in_tissue": ("in_tissue", np.dtype(np.bool_), None),
+    }
+    if slide.mpp is not None:
+        columns["x_um"] = ("x", number, slide.mpp)
+        columns["y_um"] = ("y", number, slide.mpp)
+    return {
+        name: FrameColumn(
+            slide=slide, frame="obs", column=column, shape=shape, dtype=dtype, scale=scale
+        )
+        for name, (column, dtype, scale) in columns.items()
+    }
+
+
+def _var_columns(slide: Slide, rows: Positions | None) -> dict[str, FrameColumn]:
+    """Describe the coordinates along var."""
+    shape = (slide.n_vars if rows is None else len(rows),)
+    columns = {"gene_key": None, "gene_id": "gene_id", "gene_name": "gene_name"}
+    return {
+        name: FrameColumn(
+            slide=slide, frame="var", column=column, shape=shape, dtype=TEXT, rows=rows
+        )
+        for name, column in columns.items()
+    }
+
+
+def _slide_attributes(slide: Slide) -> dict[str, str | float]:
+    known = {} if slide.mpp is None else {"mpp": slide.mpp}
+    return {"slide_id": slide.slide_id, "technology": slide.metadata.technology, **known}
+
+
+def _settings(
+    slide: Slide,
+    *,
+    mpp: float | None,
+    normalize: Literal["log1p"] | None,
+    target_sum: float | None,
+) -> dict[str, str | float]:
+    """Describe how tiles and expression were asked for; what does not apply is left out."""
+    settings: dict[str, str | float] = {}
+    tile_mpp = slide.mpp if mpp is None else mpp
+    if slide.has_image and tile_mpp is not None:
+        settings["tile_mpp"] = tile_mpp
+    if normalize is not None:
+        settings["normalize"] = normalize
+        settings["target_sum"] = "median" if target_sum is None else target_sum
+    return settings
+
+
+def _check_normalization(normalize: str | None, target_sum: float | None) -> None:
+    if normalize not in {None, "log1p"}:
+        raise ValueError(f"normalize must be None or 'log1p', got {normalize!r}")
+    if target_sum is not None and not (math.isfinite(target_sum) and target_sum > 0):
+        raise ValueError(f"target_sum must be positive and finite, or None, got {target_sum}")
