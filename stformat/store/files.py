@@ -179,7 +179,11 @@ class DirectoryFiles:
 
         Names that begin with ``.`` are no part of a store, nor is what lies below them.
         """
-        yield from sorted(self._walk(), key=os.fsencode)
+        paths = sorted(self._walk(), key=os.fsencode)
+        # A version that is being removed looks like one that lacks files.
+        if self.is_replaced():
+            raise _replaced(self.path)
+        yield from paths
 
     def close(self) -> None:
         """Close every descriptor as soon as no thread uses it."""
@@ -242,9 +246,11 @@ class DirectoryFiles:
             if other is not None:  # another thread was first
                 self._retire(file)
                 file = other
-            elif not self._root.is_retired:
-                self._open_files[path] = file
             file.n_users += 1
+            if self._root.is_retired:
+                self._retire(file)
+            else:
+                self._open_files[path] = file
             while len(self._open_files) > self._max_open_files:
                 self._retire(self._open_files.popitem(last=False)[1])
         return file

@@ -9,6 +9,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -357,18 +358,19 @@ def parse_root_attribute(root: Mapping[str, Any], where: str) -> StformatAttribu
 
 def _open_latest(path: str | os.PathLike[str]) -> CommittedStore:
     """Open the version that is at the path now; another may take its place meanwhile."""
-    for attempt in range(_ATTEMPTS):
-        files = DirectoryFiles(path)
-        try:
-            return CommittedStore(files, str(path))
-        except StoreReplaced:
-            files.close()
-            if attempt == _ATTEMPTS - 1:
-                raise
-        except BaseException:
-            files.close()
-            raise
-    raise AssertionError("the last attempt returns or raises")
+    for _ in range(_ATTEMPTS - 1):
+        with suppress(StoreReplaced):
+            return _open_once(path)
+    return _open_once(path)
+
+
+def _open_once(path: str | os.PathLike[str]) -> CommittedStore:
+    files = DirectoryFiles(path)
+    try:
+        return CommittedStore(files, str(path))
+    except BaseException:
+        files.close()
+        raise
 
 
 def _read_commit(files: StoreFiles, where: str, *, has_attribute: bool) -> Commit:
