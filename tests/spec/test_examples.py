@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from stformat.errors import UnsupportedStoreError
@@ -105,3 +106,54 @@ def test_codecs_of_the_text_are_those_that_are_read():
     assert {
         name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)
     } == ALLOWED_CODECS
+
+
+SCHEMAS = {
+    "attributes": "stformat-attributes",
+    "commit": "commit",
+    "manifest": "manifest",
+}
+# What a JSON Schema cannot say: rules between members, the form of the text, the order of a list.
+BEYOND_A_SCHEMA = {
+    "attributes-default-table-unknown",
+    "attributes-image-source-unknown",
+    "attributes-mpp-unknown-with-value",
+    "attributes-mpp-without-value",
+    "attributes-names-equal-but-for-case",
+    "attributes-names-of-tables-repeat",
+    "commit-checksum-wrong",
+    "commit-not-canonical",
+    "manifest-arrays-not-ascending",
+    "manifest-file-repeats",
+    "manifest-files-not-ascending",
+    "manifest-lists-commit",
+    "manifest-lists-itself",
+    "manifest-not-canonical",
+}
+
+
+def _schema_errors(path):
+    stem = SCHEMAS[kind_of(path)]
+    schema = json.loads((SPEC / "schemas" / f"{stem}.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return list(jsonschema.Draft202012Validator(schema).iter_errors(json.loads(path.read_bytes())))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in VALID if kind_of(path) in SCHEMAS], ids=lambda path: path.stem
+)
+def test_an_independent_validator_accepts_valid_documents(path):
+    assert _schema_errors(path) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in sorted((SPEC / "examples" / "invalid").glob("*.json"))
+        if kind_of(path) in SCHEMAS
+    ],
+    ids=lambda path: path.stem,
+)
+def test_an_independent_validator_refuses_what_a_schema_can_say(path):
+    assert bool(_schema_errors(path)) == (path.stem not in BEYOND_A_SCHEMA)
