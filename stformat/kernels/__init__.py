@@ -1,0 +1,22 @@
+"""Array kernels: tiles from images, pyramid levels, normalised expression from sparse counts.
+
+Each function checks its arguments once and hands them to the twin made for their kind of array.
+The twins compute what `stformat.kernels._reference` defines: integers bit for bit, floats to the
+accuracy that the function states, with the same bits for every number of threads.
+"""
+
+from __future__ import annotations
+
+from stformat.kernels._counts import densify, normalize_log1p, normalize_log1p_inplace, row_sums
+from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
+
+__all__ = [
+    "densify",
+    "downsample_2x2",
+    "gather_tiles",
+    "normalize_log1p",
+    "normalize_log1p_inplace",
+    "resample_tiles",
+    "row_sums",
+    "scatter_chunk",
+]

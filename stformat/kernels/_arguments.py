@@ -1,0 +1,61 @@
+"""What kernels ask of their arrays, and the choice of the twins that take them."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["read_only", "result", "twins_for"]
+
+
+def twins_for(**arrays: object) -> ModuleType:
+    """Return the module of kernels for this kind of array.
+
+    Raises
+    ------
+    TypeError
+        If an array is of a kind no kernels are made for.
+    """
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
+    # Importing numba takes longer than many a program that opens a slide and asks for its size.
+    from stformat.kernels import _numba  # noqa: PLC0415 - on first use, for the reason above
+
+    return _numba
+
+
+def read_only[T: np.generic](
+    name: str, array: NDArray[T], *, n_dims: int, dtypes: tuple[DTypeLike, ...]
+) -> NDArray[T]:
+    """Return a view that cannot be written to, after a check of dimensions and type.
+
+    Kernels are compiled for each kind of array they meet; arrays of decoded bytes are read-only,
+    others are not, and one kind is enough.
+    """
+    if array.dtype not in dtypes:
+        wanted = ", ".join(np.dtype(dtype).name for dtype in dtypes)
+        raise TypeError(f"{name} must be of type {wanted}, got {array.dtype}")
+    if array.ndim != n_dims:
+        raise ValueError(f"{name} must have {n_dims} dimensions, got shape {array.shape}")
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def result(out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a new array, or `out` after a check that it can take the result."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(
+            f"out must have shape {shape} and type {dtype}, got {out.shape} and {out.dtype}"
+        )
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out must be C-contiguous and writeable, it is not")
+    return out

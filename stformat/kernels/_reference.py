@@ -1,0 +1,183 @@
+"""What each kernel means, in plain NumPy: the definition that every faster twin is held to.
+
+Slow on purpose. Arguments are those of the twins: checked, complete, the result's array given.
+`totals` without an entry stand for the rows' own sums.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "densify",
+    "densify_log1p",
+    "downsample_2x2",
+    "gather_tiles",
+    "normalize_log1p",
+    "resample_coarser",
+    "resample_finer",
+    "row_sums",
+    "scatter_chunk",
+]
+
+type Array = NDArray[Any]
+
+LANES = 64
+
+
+def gather_tiles(image: Array, windows: Array, fill_value: int, out: Array) -> None:
+    """Cut a window around each corner; what lies outside the image is `fill_value`."""
+    _, height, width = image.shape
+    tile_px = out.shape[3]
+    for tile, (left, top) in zip(out, windows.tolist(), strict=True):
+        tile[...] = fill_value
+        for row in range(max(0, -top), min(tile_px, height - top)):
+            for col in range(max(0, -left), min(tile_px, width - left)):
+                tile[:, row, col] = image[:, top + row, left + col]
+
+
+def scatter_chunk(  # noqa: PLR0917 - called by position, as its twin
+    chunk: Array, top: int, left: int, windows: Array, which: Array, out: Array
+) -> None:
+    """Copy the pixels of a chunk to where each listed window shows them."""
+    _, height, width = chunk.shape
+    tile_px = out.shape[3]
+    for tile, (window_left, window_top) in zip(which.tolist(), windows.tolist(), strict=True):
+        for row in range(top, top + height):
+            for col in range(left, left + width):
+                y, x = row - window_top, col - window_left
+                if 0 <= y < tile_px and 0 <= x < tile_px:
+                    out[tile, :, y, x] = chunk[:, row - top, col - left]
+
+
+def downsample_2x2(image: Array, out: Array) -> None:
+    """Average squares of two pixels, those at an odd edge over the pixels that exist."""
+    for row in range(out.shape[1]):
+        for col in range(out.shape[2]):
+            square = image[:, 2 * row : 2 * row + 2, 2 * col : 2 * col + 2].astype(np.int64)
+            n_pixels = square.shape[1] * square.shape[2]
+            out[:, row, col] = (square.sum(axis=(1, 2)) + n_pixels // 2) // n_pixels
+
+
+def resample_coarser(source: Array, step: int, out: Array) -> None:
+    """Average over squares of `step` 1/65536 pixels, a partly covered pixel by its share.
+
+    The weights of an output pixel add up to step**2 <= 2**46, so with samples below 2**16 and the
+    half that rounds, sums stay below 2**63.
+    """
+    edge, tile_px = source.shape[2], out.shape[3]
+    starts = np.arange(tile_px, dtype=np.int64)[:, np.newaxis] * step
+    pixels = np.arange(edge, dtype=np.int64) * 65536
+    overlap = np.minimum(starts + step, pixels + 65536) - np.maximum(starts, pixels)
+    weights = np.maximum(overlap, 0).astype(np.uint64)
+    totals = weights @ source.astype(np.uint64) @ weights.T
+    area = np.uint64(step * step)
+    out[...] = (totals + area // np.uint64(2)) // area
+
+
+def resample_finer(source: Array, step: int, out: Array) -> None:
+    """Interpolate between the four nearest source pixels, with weights in 1/256.
+
+    The weights of an output pixel add up to 2**16, so with samples below 2**16 and the half that
+    rounds, sums stay below 2**32.
+    """
+    position = np.arange(out.shape[3]) * step + ((step - 65536) >> 1)
+    # The source begins with a margin pixel: position 0 is its second.
+    near = (position >> 16) + 1
+    far_weight = (position & 65535) >> 8
+    near_weight = 256 - far_weight
+    weights = np.zeros((out.shape[3], source.shape[2]), np.uint64)
+    row = np.arange(out.shape[3])
+    weights[row, near] = near_weight
+    weights[row, near + 1] = far_weight
+    totals = weights @ source.astype(np.uint64) @ weights.T
+    out[...] = (totals + np.uint64(32768)) >> np.uint64(16)
+
+
+def row_sums(data: Array, indptr: Array, out: Array) -> None:
+    """Sum each row in float64: value k of a row goes to partial sum k mod 64.
+
+    The partial sums are then added in pairs (k and k + 32, k and k + 16, ...) until one is left.
+    This order is part of the definition, so that sums of fractions too are the same everywhere.
+    """
+    for row, (start, stop) in enumerate(pairwise(indptr.tolist())):
+        partial = np.zeros(LANES)
+        for first in range(start, stop, LANES):
+            values = data[first : min(first + LANES, stop)]
+            partial[: len(values)] += values
+        while len(partial) > 1:
+            half = len(partial) // 2
+            partial = partial[:half] + partial[half:]
+        out[row] = partial[0]
+
+
+def normalize_log1p(
+    data: Array, indptr: Array, target_sum: float, totals: Array, out: Array
+) -> None:
+    """Scale each row to a sum and take log(1 + x): float64 within, rounded to float32 once."""
+    scales = _scales(data, indptr[:-1], indptr[1:], target_sum, totals)
+    out[...] = _log1p(data.astype(np.float64) * np.repeat(scales, np.diff(indptr)))
+
+
+def densify(  # noqa: PLR0917 - called by position, as its twin
+    data: Array,
+    indices: Array,
+    starts: Array,
+    stops: Array,
+    target_sum: float,
+    totals: Array,
+    gene_map: Array,
+    out: Array,
+) -> None:
+    """Write each row's values, scaled to a sum, to the columns their genes are mapped to."""
+    out[...] = 0
+    scales = _scales(data, starts, stops, target_sum, totals)
+    for row, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+        target = gene_map[indices[start:stop]]
+        is_wanted = target >= 0
+        with np.errstate(over="ignore"):
+            out[row, target[is_wanted]] = (
+                data[start:stop][is_wanted].astype(np.float64) * scales[row]
+            )
+
+
+def densify_log1p(  # noqa: PLR0917 - called by position, as its twin
+    data: Array,
+    indices: Array,
+    starts: Array,
+    stops: Array,
+    target_sum: float,
+    totals: Array,
+    gene_map: Array,
+    out: Array,
+) -> None:
+    """Do as `densify` and take log(1 + x) before rounding to float32."""
+    out[...] = 0
+    scales = _scales(data, starts, stops, target_sum, totals)
+    for row, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+        target = gene_map[indices[start:stop]]
+        is_wanted = target >= 0
+        values = data[start:stop][is_wanted].astype(np.float64)
+        out[row, target[is_wanted]] = _log1p(values * scales[row])
+
+
+def _scales(
+    data: Array, starts: Array, stops: Array, target_sum: float, totals: Array
+) -> NDArray[np.float64]:
+    """Return the factor of each row; 0 for a row without counts."""
+    if len(totals) == 0:
+        totals = np.empty(len(starts))
+        for row, bounds in enumerate(zip(starts, stops, strict=True)):
+            row_sums(data, np.array(bounds), totals[row : row + 1])
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.where(totals == 0, 0.0, target_sum / totals)
+
+
+def _log1p(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return log(1 + x) as float32; NaN where x is negative or not finite."""
+    is_count = (values >= 0) & (values < np.inf)
+    return np.log1p(np.where(is_count, values, np.nan)).astype(np.float32)
