@@ -1,0 +1,107 @@
+"""Real files: pixels as Pillow or tifffile decode them, or the error that each one is known for."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image as Pillow
+
+from stformat.errors import ImageError
+from stformat.sources._image import open_image
+
+# Every file of the directories below, with the code of its error or None where it is read.
+KNOWN = {
+    "wsi/CMU-1-Small-Region.svs": None,
+    "wsi/hubmap_test_image.ome.tiff": None,
+    "wsi/largeimage_grey10kx5k.tif": None,
+    "wsi/largeimage_rgba_geotiff.tiff": None,
+    "wsi/largeimage_small_la.tiff": "image.unsupported",  # a second sample of unsaid meaning
+    "wsi/largeimage_test_orient1.tif": None,
+    "wsi/largeimage_test_orient6.tif": None,
+    "wsi/libvips_1bit.tif": "image.unsupported",
+    "wsi/libvips_multi-channel-z-series.ome.tif": "image.unsupported",
+    "wsi/libvips_subsampled.tif": "image.unsupported",  # subsampled YCbCr without JPEG
+    "wsi/openslide_boxes.tiff": None,
+    "wsi/openslide_small.svs": None,
+    "wsi/vitessce_test.ome.tif": "image.unsupported",
+    "imgquirks/16bit.MM.cropped.tif": None,
+    "imgquirks/exif_imagemagick_orientation.png": None,
+    "imgquirks/g4_orientation_6.tif": "image.unsupported",
+    "imgquirks/hopper.Lab.tif": "image.unsupported",
+    "imgquirks/hopper_bad_exif.jpg": None,
+    "imgquirks/hopper_bigtiff.tif": None,
+    "imgquirks/hopper_jpg.tif": None,
+    "imgquirks/hopper_orientation_6.jpg": None,
+    "imgquirks/hopper_orientation_8.jpg": None,
+    "imgquirks/old-style-jpeg-compression.tif": "image.unsupported",
+    "imgquirks/orientation_rectangle.jpg": None,
+    "imgquirks/separate_planar_extra_samples.tiff": "image.unsupported",  # signed samples
+    "imgquirks/tiff_16bit_RGB.tiff": None,
+    "imgquirks/tiff_16bit_RGBa.tiff": None,
+    "wsi_bad/openslide_unopenable.tiff": "image.unsupported",
+    "wsi_bad/openslide_unreadable.svs": "image.corrupt",
+    "malformed/tiff_jpeg_png/bad_palette_entry.gpl": "image.not-an-image",
+    "malformed/tiff_jpeg_png/broken.png": "image.truncated",
+    "malformed/tiff_jpeg_png/broken_data_stream.png": "image.corrupt",
+    "malformed/tiff_jpeg_png/broken_exif_dpi.jpg": None,
+    "malformed/tiff_jpeg_png/libtiff_segfault.tif": "image.unsupported",
+    "malformed/tiff_jpeg_png/multipage_multiple_frame_loop.tiff": "image.unsupported",
+    "malformed/tiff_jpeg_png/seek_too_large.tif": "image.corrupt",
+    "malformed/tiff_jpeg_png/truncated_end_chunk.png": "image.truncated",
+    "her2st_B4/ST-imgs/B/B4/BT10737_D2_HE.jpg": None,
+    "her2st_C2/ST-imgs/C/C2/5714_HE_BT_C2.jpg": None,
+    "st_mob1/MOB1.jpg": None,
+}
+FOLDERS = ("wsi", "imgquirks", "wsi_bad", "malformed/tiff_jpeg_png")
+
+
+def oracle(path, image):
+    """Decode with tifffile where Pillow turns pixels, halves their bits or drops levels."""
+    if image.codec.startswith("tiff"):
+        with tifffile.TiffFile(path) as tiff:
+            pixels = tiff.pages.first.asarray()
+    else:
+        pixels = np.asarray(Pillow.open(path))
+    pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+    return np.moveaxis(pixels[:, :, : image.shape[0]], -1, 0)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_real_file(real_data, name, monkeypatch):
+    monkeypatch.setattr(Pillow, "MAX_IMAGE_PIXELS", None)
+    path = real_data / name
+    code = KNOWN[name]
+    if code is not None:
+        with pytest.raises(ImageError) as caught:
+            list(open_image(path).iter_bands(256))
+        assert caught.value.problems[0].code == code
+        return
+    image = open_image(path)
+    expected = oracle(path, image)
+    assert image.shape == expected.shape
+    top = 0
+    for band in image.iter_bands(1000):
+        assert np.array_equal(band, expected[:, top : top + band.shape[1]])
+        top += band.shape[1]
+    assert top == image.shape[1]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_no_real_file_does_worse_than_an_image_error(real_data, folder):
+    """Also those whose names are digests, and those that are added later."""
+    paths = sorted(path for path in (real_data / folder).iterdir() if path.is_file())
+    assert paths
+    codes = []
+    for path in paths:
+        known = KNOWN.get(f"{folder}/{path.name}", "image.")
+        try:
+            list(open_image(path).iter_bands(256))
+        except ImageError as error:
+            codes.append((path.name, error.problems[0].code, known))
+    assert all(known is not None and code.startswith(known) for _, code, known in codes), codes
+
+
+def test_what_real_tags_say(real_data):
+    svs = open_image(real_data / "wsi/CMU-1-Small-Region.svs")
+    assert svs.tag_mpp == pytest.approx(0.499)
+    assert open_image(real_data / "imgquirks/hopper_orientation_6.jpg").orientation == 6
+    assert open_image(real_data / "wsi/largeimage_test_orient6.tif").orientation == 6
