@@ -37,7 +37,10 @@ _NAME: TypeAdapter[str] = TypeAdapter(ElementName)
 
 def regions(record: SlideRecord) -> dict[str, Spots]:
     """Return the capture areas by region; tables of one region share them."""
-    return {table.spots.region: table.spots for table in record.tables}
+    by_region: dict[str, Spots] = {}
+    for table in record.tables:
+        by_region.setdefault(table.spots.region, table.spots)
+    return by_region
 
 
 def validate_record(record: SlideRecord) -> list[Problem]:
@@ -197,7 +200,7 @@ def _description_problems(record: SlideRecord) -> Iterator[Problem]:
         for detail in error.errors():
             yield Problem(
                 "record.description",
-                ".".join(["stformat", *map(str, detail["loc"])]),
+                ".".join([error.title, *map(str, detail["loc"])]),
                 detail["msg"],
                 repr(detail["input"]) if detail["loc"] else "a record that breaks it",
             )
