@@ -266,7 +266,8 @@ def _arrange(slide: SyntheticSlide, quirks: LegacyStQuirks) -> _Written:
     placed = listed[quirks.n_counts_without_spot :]
     if not np.intersect1d(counted, placed).size:
         raise ValueError(f"these quirks leave none of {len(listed)} spots on both sides")
-    array_xy, new_xy = (_turn(xy, slide, quirks) for xy in (slide.array_xy, slide.new_xy))
+    array_xy = _turn(slide.array_xy, slide, quirks)
+    new_xy = _turn(slide.new_xy, slide, quirks)
     on_tissue = placed[slide.in_tissue[placed]]
     # The third column of spots is then half a pitch inside the image.
     shift = (slide.xy[:, 0].min() + 1.5 * slide.pitch_px) * quirks.is_off_image
@@ -281,7 +282,7 @@ def _arrange(slide: SyntheticSlide, quirks: LegacyStQuirks) -> _Written:
     )
 
 
-def _turn[T: (np.int64, np.float64)](
+def _turn[T: np.number](
     xy: NDArray[T], slide: SyntheticSlide, quirks: LegacyStQuirks
 ) -> NDArray[T]:
     """Array positions on axes that lie otherwise on the image."""
@@ -415,8 +416,10 @@ def _write_image(slide: SyntheticSlide, stem: Path, image_format: ImageFormat) -
 
 def _strips(slide: SyntheticSlide) -> Iterator[bytes]:
     # tifffile takes whole pages as arrays, but strips that are compressed already.
-    for band in slide.iter_bands(_STRIP_PX):
-        yield zlib.compress(band.transpose(1, 2, 0).tobytes(), 1)
+    for band in slide.iter_bands(_TILE_PX):
+        for top in range(0, band.shape[1], _STRIP_PX):
+            strip = band[:, top : top + _STRIP_PX].transpose(1, 2, 0)
+            yield zlib.compress(strip.tobytes(), 1)
 
 
 def _tiles(slide: SyntheticSlide) -> Iterator[NDArray[np.uint8]]:
