@@ -32,8 +32,8 @@ def compressed_bound(n_bytes: int) -> int:
 
     Examples
     --------
-    >>> compressed_bound(196608) < 198000
-    True
+    >>> compressed_bound(1000)
+    1071
     """
     return n_bytes + n_bytes // 128 + 64
 
