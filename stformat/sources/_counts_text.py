@@ -203,7 +203,7 @@ class _Reader:
             text = text.replace(b"\r\n", b"\n").rstrip(b"\r")
         if b'"' in text:
             text = self._unquote(text)
-        if self.is_spaced:
+        elif self.is_spaced:
             text = re.sub(rb"[ \t]*\n[ \t]*", b"\n", text.strip(b" \t"))
             text = re.sub(rb"[ \t]+", b"\t", text)
         if b"\n\n" in text or text.startswith(b"\n"):

@@ -153,18 +153,17 @@ def split_fields(line: str, delimiter: str | None) -> list[str]:
     --------
     >>> split_fields('"HLA,A", 3', ",")
     ['HLA,A', '3']
-    >>> split_fields("10x13  0 1", None)
-    ['10x13', '0', '1']
+    >>> split_fields('10x13  0 "in situ"', None)
+    ['10x13', '0', 'in situ']
     """
-    if delimiter is None:
-        return [field.strip('"') for field in line.split()]
-    if '"' in line:
-        try:
-            row = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
-        except csv.Error:
-            row = line.split(delimiter)
-        return [field.strip().strip('"') for field in row]
-    return [field.strip() for field in line.split(delimiter)]
+    if '"' not in line:
+        return [field.strip() for field in line.split(delimiter)]
+    plain = line if delimiter else line.strip().replace("\t", " ")
+    try:
+        row = next(csv.reader([plain], delimiter=delimiter or " ", skipinitialspace=True))
+    except csv.Error:
+        row = line.split(delimiter)
+    return [field.strip().strip('"') for field in row]
 
 
 def parse_spot_name(name: str) -> tuple[str, str] | None:

@@ -33,7 +33,6 @@ _TILE_PX = 256
 _STRIP_PX = 64
 _JPEG_QUALITY = 90
 _LABEL_SCALE = 2.0  # label files give pixels of another version of the image
-_AWAY = 10_000  # array positions of rows of counts that no spot file has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
