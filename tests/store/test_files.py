@@ -181,7 +181,8 @@ def few_descriptors():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_idle_files_make_room_when_the_process_may_open_no_more(folder, few_descriptors):
+@pytest.mark.usefixtures("few_descriptors")
+def test_idle_files_make_room_when_the_process_may_open_no_more(folder):
     for number in range(20):
         (folder / f"file{number}").write_bytes(bytes([number]))
     with DirectoryFiles(folder) as files:
@@ -189,7 +190,8 @@ def test_idle_files_make_room_when_the_process_may_open_no_more(folder, few_desc
             assert files.read(f"file{number}") == bytes([number])
 
 
-def test_too_many_open_files_are_no_corruption(files, few_descriptors):
+@pytest.mark.usefixtures("few_descriptors")
+def test_too_many_open_files_are_no_corruption(files):
     held = []
     with suppress(OSError):
         while True:
