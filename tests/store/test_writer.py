@@ -187,23 +187,48 @@ def test_a_consumer_can_stop_at_every_step(target, step):
 
 
 @contextlib.contextmanager
-def largest_file(n_bytes):
-    """Let the system refuse files over a size, as a full disk would."""
+def refusing_system():
+    """Yield a function that makes the system refuse files over a size, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     try:
-        yield
+        yield lambda n_bytes: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-# From the first shard over consolidated metadata to the table, which AnnData and Arrow write.
-@pytest.mark.parametrize("n_bytes", [0, 100, 200, 400, 1000, 3000, 20_000])
-@pytest.mark.parametrize("image_px", [None, (60, 70)])
-def test_refused_writes_are_typed(target, n_bytes, image_px):
-    record = make_record(n_obs=200, image_px=image_px)
-    with pytest.raises(StoreWriteError, match="EFBIG"), largest_file(n_bytes):
-        write_slide(record, target)
+@pytest.mark.parametrize(
+    ("step", "n_bytes", "where"),
+    [
+        ("image", 0, "images/he/s0/c/0/0/0"),
+        ("image", 20_000, "images/he/s0/c/0/0/0"),
+        ("shapes", 0, "shapes/spots/zarr.json"),
+        ("shapes", 2_000, "shapes/spots/shapes.parquet"),
+        ("matrix", 0, "tables/expression/X/data/c/0"),
+        ("by-gene", 0, "stformat/expression/by_gene/data/c/0"),
+        ("table", 0, "stformat/expression/spots/x/c/0"),
+        ("table", 3_000, "tables/expression"),
+        ("root", 0, "zarr.json"),
+        ("consolidate", 10_000, "zarr.json"),
+    ],
+)
+def test_refused_writes_are_typed_wherever_they_happen(target, step, n_bytes, where):
+    record = make_record(n_obs=200, image_px=(120, 130))
+    table = record.tables[0]
+    # Barcodes that do not compress: the first array over 3000 bytes that AnnData writes.
+    letters = np.random.default_rng(0).integers(33, 127, (200, 40), np.uint8)
+    barcodes = np.array([bytes(row).decode() for row in letters], dtype=object)
+    table = replace(table, spots=replace(table.spots, barcodes=barcodes))
+    with refusing_system() as refuse_over:
+
+        def progress(event):
+            if event.step == step:
+                refuse_over(n_bytes)
+
+        with pytest.raises(StoreWriteError) as caught:
+            write_slide(replace(record, tables=(table,)), target, progress=progress)
+    (problem,) = caught.value.problems
+    assert "EFBIG" in problem.found
+    assert problem.where == str(target / where)
 
 
 def test_an_unreadable_source_is_no_refused_write(target):
