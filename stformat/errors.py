@@ -21,6 +21,8 @@ stformat still catches it sensibly)::
     |   +-- StoreReplaced                  the version that was opened no longer exists
     +-- NoImageError (LookupError)         the slide has no image
     +-- GeneLookupError (KeyError)         no gene, or several, answer to a name
+    +-- BarcodeLookupError (KeyError)      no row has a barcode
+    +-- TableLookupError (KeyError)        the slide has no table of a name
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 __all__ = [
+    "BarcodeLookupError",
     "CorruptStoreError",
     "CountsError",
     "GeneLookupError",
@@ -45,6 +48,7 @@ __all__ = [
     "StoreReadError",
     "StoreReplaced",
     "StoreWriteError",
+    "TableLookupError",
     "UncommittedStoreError",
     "UnknownSourceError",
     "UnsupportedStoreError",
@@ -175,6 +179,18 @@ class GeneLookupError(StformatError, KeyError):
     """No gene, or more than one, answers to a name."""
 
     # KeyError prints the repr of its argument; the message is meant to be read.
+    __str__ = StformatError.__str__
+
+
+class BarcodeLookupError(StformatError, KeyError):
+    """No row of the table has a barcode."""
+
+    __str__ = StformatError.__str__
+
+
+class TableLookupError(StformatError, KeyError):
+    """The slide has no table of a name."""
+
     __str__ = StformatError.__str__
 
 
