@@ -332,11 +332,8 @@ def test_refusals_at_any_step_leave_the_old_store(old, write, monkeypatch, step,
         return real(*arguments)
 
     monkeypatch.setattr(*acts[step], refuse)
-    with (
-        pytest.raises(StoreWriteError, match=code),
-        replace_store(old, overwrite=True) as directory,
-    ):
-        fill(directory)
+    with pytest.raises(StoreWriteError, match=code):
+        write(old, overwrite=True)
     assert note_of(old) == "old"
     assert names_beside(old) == ["slide.zarr"]
 
