@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from stformat.errors import CountsError, Problem
-from stformat.sources._sniff import GZIP_ERRORS, MAX_LINE_BYTES, open_text, split_fields
+from stformat.sources._sniff import (
+    GZIP_ERRORS,
+    MAX_LINE_BYTES,
+    choose_delimiter,
+    open_text,
+    split_fields,
+)
 
 __all__ = ["TextCounts", "read_counts_text"]
 
@@ -124,7 +130,7 @@ class _Reader:
             self._fail(
                 "counts.overflow",
                 f"a value must be at most {largest}",
-                f"{data[entry]:.17g}",
+                f"{data[entry]:.12g}",
                 row=rows.names[row],
                 column=self.columns[indices[entry]],
             )
@@ -155,8 +161,8 @@ class _Reader:
             text = header.decode("utf-8-sig").strip("\r\n")
         except UnicodeDecodeError as error:
             self._fail("counts.encoding", "the header must be UTF-8 text", str(error))
-        best = max("\t,;", key=text.count)
-        delimiter = best if best in text else None
+        row = first.decode("utf-8", "replace").strip("\r\n")
+        delimiter = choose_delimiter(text, row)
         self.delimiter = delimiter or "\t"
         self.is_spaced = delimiter is None
         if text.count(self.delimiter) > MAX_COLUMNS:
@@ -166,7 +172,7 @@ class _Reader:
                 f"{text.count(self.delimiter)} in the first line",
             )
         fields = split_fields(text, delimiter)
-        n_first = len(split_fields(first.decode("utf-8", "replace").strip("\r\n"), delimiter))
+        n_first = len(split_fields(row, delimiter))
         # R's write.table leaves out the cell above the row names.
         self.columns = fields if n_first == len(fields) + 1 else fields[1:]
         if not self.columns:

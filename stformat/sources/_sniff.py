@@ -16,6 +16,7 @@ __all__ = [
     "GZIP_ERRORS",
     "MAX_LINE_BYTES",
     "TextHead",
+    "choose_delimiter",
     "classify_table",
     "is_image",
     "open_text",
@@ -117,21 +118,38 @@ def read_head(path: Path) -> TextHead | None:
         return None
     # The second line may be cut inside a character.
     row_line = second.decode("utf-8", errors="replace").rstrip("\r\n")
-    delimiter = _delimiter(header_line)
+    delimiter = choose_delimiter(header_line, row_line)
     header = split_fields(header_line, delimiter)
-    if len(header) + (delimiter is None) < 2:
+    first_row = split_fields(row_line, delimiter) if row_line else []
+    if max(len(header), len(first_row)) < 2:
         return None
-    return TextHead(
-        delimiter=delimiter,
-        header=tuple(header),
-        first_row=tuple(split_fields(row_line, delimiter)) if row_line else (),
-    )
+    return TextHead(delimiter=delimiter, header=tuple(header), first_row=tuple(first_row))
 
 
-def _delimiter(line: str) -> str | None:
-    """Return the commonest of tab, comma and semicolon, or None where none occurs."""
-    best = max(_DELIMITERS, key=line.count)
-    return best if best in line else None
+def choose_delimiter(header: str, row: str) -> str | None:
+    """Choose what separates the fields of a table.
+
+    Parameters
+    ----------
+    header, row : str
+        The first two lines.
+
+    Returns
+    -------
+    str or None
+        The commonest of tab, comma and semicolon in the header, or in the row where the header has
+        none of them; None, for runs of white space, where neither has.
+
+    Examples
+    --------
+    >>> choose_delimiter("ERBB2", "10x13,4")
+    ','
+    """
+    for line in (header, row):
+        best = max(_DELIMITERS, key=line.count)
+        if best in line:
+            return best
+    return None
 
 
 def split_fields(line: str, delimiter: str | None) -> list[str]:

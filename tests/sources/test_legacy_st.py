@@ -100,7 +100,7 @@ def test_source_may_be_the_count_matrix(slide, tmp_path):
         assert record.tables[0].counts.shape == expected_legacy_st(slide).counts.shape
 
 
-def test_one_of_several_samples_is_chosen_by_slide_id(slide, tmp_path):
+def test_one_of_several_samples_is_chosen_by_slide_id(tmp_path):
     for name in ("A1", "A10", "B1"):
         other = make_slide(**SIZE, seed=len(name), slide_id=name)
         quirks = LegacyStQuirks(labels="by-place" if name == "A1" else "none")

@@ -1,0 +1,70 @@
+"""The array fitted to pixels, however it lies on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stformat.sources._lattice import fit_lattice, lattice_step, nearest_distance
+
+
+def grid(n_columns, n_rows):
+    return np.stack(np.meshgrid(np.arange(n_columns), np.arange(n_rows)), axis=-1).reshape(
+        -1, 2
+    ) + np.array([1.0, 1.0])
+
+
+@given(
+    angle=st.floats(0, 2 * np.pi),
+    pitch=st.floats(1, 1000),
+    mirror=st.sampled_from([1.0, -1.0]),
+    offset=st.floats(-1e4, 1e4),
+)
+def test_pitch_does_not_depend_on_how_the_array_lies(angle, pitch, mirror, offset):
+    array_xy = grid(7, 5)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    pixel_xy = array_xy * [mirror, 1.0] @ turn * pitch + offset
+    fitted = fit_lattice(array_xy, pixel_xy, step=1.0)
+    assert fitted.pitch_px == pytest.approx(pitch, rel=1e-8)
+    assert fitted.residual == pytest.approx(0, abs=1e-6)
+
+
+def test_residual_is_the_root_mean_square_distance_over_the_pitch():
+    array_xy = grid(20, 20)
+    rng = np.random.default_rng(0)
+    moved = rng.normal(0, 0.05, array_xy.shape)
+    fitted = fit_lattice(array_xy, (array_xy + moved) * 80, step=1.0)
+    assert fitted.residual == pytest.approx(np.sqrt((moved**2).sum(axis=1).mean()), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "array_xy",
+    [
+        np.array([[1.0, 1.0], [2.0, 2.0]]),
+        np.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]]),
+        np.array([[1.0, 1.0]] * 5),
+    ],
+)
+def test_no_fit_without_three_spots_off_a_line(array_xy):
+    assert fit_lattice(array_xy, array_xy * 10, step=1.0) is None
+    assert fit_lattice(grid(2, 2)[: len(array_xy)], array_xy[:4] * 10, step=1.0) is None
+
+
+def test_step_of_a_full_grid_and_of_a_checkerboard():
+    full = grid(9, 9)
+    board = full[full.sum(axis=1) % 2 == 0]
+    assert lattice_step(full) == 1.0
+    assert lattice_step(board) == pytest.approx(np.sqrt(2))
+    # A spot that was named wrongly does not make it a full grid.
+    assert lattice_step(np.vstack([board, [[4.0, 5.0]]])) == pytest.approx(np.sqrt(2))
+    assert lattice_step(full * 2) == 2.0
+    assert lattice_step(full + 0.04) == 1.0
+    assert lattice_step(full[:1]) == 1.0
+
+
+def test_nearest_distance():
+    assert nearest_distance(grid(3, 3) * 7) == 7.0
+    assert nearest_distance(grid(1, 1)) is None
+    assert nearest_distance(np.zeros((4, 2))) is None
