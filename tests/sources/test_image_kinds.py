@@ -16,6 +16,7 @@ from stformat.errors import ImageError
 from stformat.model import SourceFile
 from stformat.sources import _image_file, _segments
 from stformat.sources._image import open_image
+from stformat.sources._image_tiff_segments import TiffSegments
 
 BAND_HEIGHTS = (1, 7, 256, 10**6)
 
@@ -233,6 +234,39 @@ def test_jpeg_in_tiff_with_shared_tables(tmp_path):
     with tifffile.TiffFile(path) as tiff:
         assert tiff.pages.first.jpegtables is not None
     assert_bands_equal(path, load(path))
+
+
+def test_jpeg_in_tiff_that_says_rgb_and_jfif(tmp_path):
+    """JFIF streams are YCbCr by definition: the tag of the page does not make them RGB."""
+    pixels = smooth(32, 48, 3)
+    path = tmp_path / "a.tif"
+    stream = imagecodecs.jpeg8_encode(pixels, level=95)
+    assert stream[6:10] == b"JFIF"
+    tifffile.imwrite(
+        path, iter([stream]), shape=pixels.shape, dtype=np.uint8, photometric="rgb",
+        compression="jpeg", compressionargs={"outcolorspace": "rgb"}, rowsperstrip=32,
+    )  # fmt: skip
+    with tifffile.TiffFile(path) as tiff:
+        assert tiff.pages.first.photometric == tifffile.PHOTOMETRIC.RGB
+    assert_bands_equal(path, np.asarray(Pillow.open(io.BytesIO(stream))))
+
+
+@pytest.mark.parametrize("layout", [{"tile": (16, 32)}, {"rowsperstrip": 5}, {}])
+@pytest.mark.parametrize("height", BAND_HEIGHTS)
+def test_every_segment_is_decoded_once(tmp_path, monkeypatch, layout, height):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, smooth(53, 71, 3), photometric="rgb", compression="zlib", **layout)
+    decoded = []
+    real = TiffSegments.decode
+
+    def decode(self, file, segment, out):
+        decoded.append(segment)
+        real(self, file, segment, out)
+
+    monkeypatch.setattr(TiffSegments, "decode", decode)
+    list(open_image(path).iter_bands(height))
+    with tifffile.TiffFile(path) as tiff:
+        assert len(decoded) == len(set(decoded)) == len(tiff.pages.first.dataoffsets)
 
 
 @pytest.mark.parametrize("extrasample", ["unassalpha", "assocalpha", "unspecified"])
