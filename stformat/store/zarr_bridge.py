@@ -34,7 +34,7 @@ from stformat.store.chunk_bytes import ChunkBytes, ChunkRun, chunk_grid
 from stformat.store.chunk_codec import ChunkError, compressed_bound, declared_size, decode_into
 from stformat.store.opened import CommittedStore
 
-__all__ = ["ZarrChunks", "open_array", "open_group"]
+__all__ = ["UNREADABLE", "ZarrChunks", "open_array", "open_group"]
 
 _METADATA_KEY = "zarr.json"
 _CHUNK_KEY = re.compile(r"(?P<array>.+)/c/(?P<index>\d+(/\d+)*)")
@@ -42,6 +42,9 @@ _MAX_CHUNK_BYTES = 2**26
 """Most bytes of a decoded chunk whose size does not follow from its shape, as that of text."""
 
 _CODEC_OVERHEAD = 4096
+UNREADABLE = (ValueError, TypeError, RuntimeError, EOFError, OSError, zlib.error)
+"""What zarr-python, numcodecs and imagecodecs raise for bytes that they cannot read."""
+
 _UNWRAPPED = frozenset({"zstd", "numcodecs.zstd", "gzip", "numcodecs.zlib"})
 
 
@@ -123,8 +126,7 @@ def _read(array: zarr.Array[Any], region: tuple[slice, ...], where: str) -> NDAr
         return np.asarray(array[region])
     except StoreError:
         raise
-    # What the codecs of zarr-python, numcodecs and imagecodecs raise for bytes they cannot read.
-    except (ValueError, TypeError, RuntimeError, EOFError, OSError, zlib.error) as error:
+    except UNREADABLE as error:
         raise CorruptStoreError(
             Problem("array.chunk", where, "a chunk must be as it was committed", str(error))
         ) from error
@@ -289,7 +291,10 @@ class _BridgeStore(Store):
 
     def _document(self, path: str) -> bytes:
         document: Mapping[str, Any] = self._committed.node(path)
-        if document["node_type"] == "array":
+        if document["node_type"] == "group":
+            # Every node is asked for by its own path, so none may answer for those below it.
+            document = {k: v for k, v in document.items() if k != "consolidated_metadata"}
+        else:
             metadata = self._committed.array(path)
             if metadata.has_plain_index and metadata.shape:
                 document = self._view(path).document

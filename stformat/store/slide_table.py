@@ -1,0 +1,213 @@
+"""One table of an open slide: rows, genes, places and counts, each loaded on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat import kernels
+from stformat.errors import BarcodeLookupError, CorruptStoreError, Problem
+from stformat.genes.lookup import GeneIndex
+from stformat.metadata.stformat_v0_1 import TableAttributes
+from stformat.store.arrays import ArrayReader
+from stformat.store.chunk_cache import ChunkCache
+from stformat.store.counts import CountsReader
+from stformat.store.layout import spots_path
+from stformat.store.opened import CommittedStore
+from stformat.store.row_index import RowIndex, row_positions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SlideTable"]
+
+_N_SHOWN = 5
+_ALL_ROWS = slice(None)
+
+
+class SlideTable:
+    """Reads one table; safe for threads. What it loads it keeps, but for counts.
+
+    Parameters
+    ----------
+    store : CommittedStore
+        The open store.
+    attributes : TableAttributes
+        The table, as the root attribute describes it.
+    cache : ChunkCache
+        Shared with the other arrays of the slide.
+    """
+
+    def __init__(
+        self, store: CommittedStore, attributes: TableAttributes, *, cache: ChunkCache
+    ) -> None:
+        self.attributes = attributes
+        self._store = store
+        self._cache = cache
+        self._path = f"tables/{attributes.name}"
+
+    @cached_property
+    def obs(self) -> pd.DataFrame:
+        """One row a capture area, indexed by barcode."""
+        return self._read_frame("obs", self.attributes.n_obs, ("x", "y"))
+
+    @cached_property
+    def var(self) -> pd.DataFrame:
+        """One row a gene, indexed by its key."""
+        return self._read_frame("var", self.attributes.n_vars, ("gene_id", "gene_name"))
+
+    @cached_property
+    def gene_index(self) -> GeneIndex:
+        """The genes, to be found by key, identifier or name."""
+        known = self.var[["gene_id", "gene_name"]].astype(object)
+        known = known.where(known.notna(), None)
+        try:
+            return GeneIndex(list(self.var.index), list(known["gene_id"]), list(known["gene_name"]))
+        except ValueError as error:
+            raise self._corrupt("var", "the keys of genes must be unique", str(error)) from error
+
+    @cached_property
+    def counts(self) -> CountsReader:
+        """The count matrix."""
+        return CountsReader(
+            self._store, self.attributes, cache=self._cache, gene_index=lambda: self.gene_index
+        )
+
+    @cached_property
+    def median_total(self) -> float:
+        """Median over all rows of the sum of a row over all genes."""
+        totals = self.totals(row_positions(_ALL_ROWS, self.attributes.n_obs))
+        return float(np.median(totals)) if len(totals) else 0.0
+
+    def totals(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the sum of rows over all genes, without loading `obs`."""
+        reader = self._vector(f"{self._path}/obs/total_counts")
+        return reader.take_1d(rows).astype(np.float64, copy=False)
+
+    def centers(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the centres of rows in full-resolution pixels: (m, 2), columns ``(x, y)``."""
+        path = spots_path(self.attributes.name)
+        return np.stack([self._vector(f"{path}/{axis}").take_1d(rows) for axis in "xy"], axis=1)
+
+    def radii(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the radius, or half the side, of rows in full-resolution pixels."""
+        return self._vector(f"{spots_path(self.attributes.name)}/radius").take_1d(rows)
+
+    def rows(self, selection: RowIndex | Sequence[str]) -> NDArray[np.int64]:
+        """Return the positions of rows; see `stformat.store.reader.Slide.rows`."""
+        if not isinstance(selection, slice):
+            values = np.atleast_1d(np.asarray(selection))
+            if values.size and values.dtype.kind in "OUT":
+                return self._rows_of(values)
+        return row_positions(selection, self.attributes.n_obs)
+
+    def expression(
+        self,
+        rows: NDArray[np.int64],
+        columns: NDArray[np.int64] | None,
+        *,
+        normalize: Literal["log1p"] | None,
+        target_sum: float | None,
+    ) -> NDArray[np.float32]:
+        """Return dense values; see `stformat.store.reader.Slide.expression`."""
+        if normalize not in {None, "log1p"}:
+            raise ValueError(f"normalize must be None or 'log1p', got {normalize!r}")
+        if columns is None:
+            columns = np.arange(self.attributes.n_vars)
+        wanted, places = np.unique(columns, return_inverse=True)
+        data, indices, indptr, gene_map = self._stored(rows, wanted)
+        scaled: dict[str, Any] = {}
+        if normalize is not None:
+            target = self.median_total if target_sum is None else target_sum
+            scaled = {"totals": self.totals(rows), "target_sum": target, "log1p": True}
+        dense = kernels.densify(
+            data, indices, indptr, gene_map=gene_map, n_out=len(wanted), **scaled
+        )
+        is_ascending = len(wanted) == len(columns) and (places[1:] > places[:-1]).all()
+        return dense if is_ascending else dense[:, places]
+
+    def _stored(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[np.integer], NDArray[np.integer], NDArray[np.int64]]:
+        """Read a block as CSR, from whichever copy of the matrix holds less that is not wanted.
+
+        Returns
+        -------
+        data, indices, indptr : ndarray
+            The rows.
+        gene_map : ndarray of int64
+            Place in `columns` of each column that `indices` may name, or -1.
+        """
+        counts = self.counts
+        if len(columns) < self.attributes.n_vars:
+            n_stored = counts.n_stored_in_columns(columns)
+            if n_stored < counts.n_stored_in_rows(rows):
+                block = counts.columns(columns).tocsr()[rows]
+                return block.data, block.indices, block.indptr, np.arange(len(columns))
+        gene_map = np.full(self.attributes.n_vars, -1, dtype=np.int64)
+        gene_map[columns] = np.arange(len(columns))
+        block = counts[rows]
+        return block.data, block.indices, block.indptr, gene_map
+
+    def _rows_of(self, barcodes: NDArray[Any]) -> NDArray[np.int64]:
+        rows = self._barcodes.get_indexer_for(list(barcodes))  # type: ignore[arg-type]  # any list
+        unknown = [str(barcode) for barcode in barcodes[rows < 0]]
+        if unknown:
+            shown = ", ".join(unknown[:_N_SHOWN])
+            rest = f" and {len(unknown) - _N_SHOWN} more" if len(unknown) > _N_SHOWN else ""
+            raise BarcodeLookupError(
+                Problem(
+                    "rows.unknown-barcode",
+                    self._path,
+                    "a barcode must be that of a row",
+                    f"{shown}{rest}, which no row has",
+                    f"rows have barcodes such as {', '.join(self._barcodes[:2])}",
+                )
+            )
+        return rows.astype(np.int64, copy=False)
+
+    @cached_property
+    def _barcodes(self) -> pd.Index[str]:
+        import pandas as pd  # noqa: PLC0415 - opening a slide must not import pandas
+
+        if "obs" in self.__dict__:
+            index: pd.Index[str] = self.obs.index
+            return index
+        name = self._store.node(f"{self._path}/obs").get("attributes", {}).get("_index")
+        barcodes: pd.Index[str] = pd.Index(self._read_element(f"obs/{name}"))
+        if len(barcodes) != self.attributes.n_obs or not barcodes.is_unique:
+            raise self._corrupt(
+                "obs", f"{self.attributes.n_obs} different barcodes", f"{barcodes.nunique()}"
+            )
+        return barcodes
+
+    def _vector(self, path: str) -> ArrayReader:
+        reader = ArrayReader(self._store, path, cache=self._cache)
+        if reader.shape != (self.attributes.n_obs,):
+            raise CorruptStoreError(
+                Problem("table.rows", path, f"{self.attributes.n_obs} rows", f"{reader.shape}")
+            )
+        return reader
+
+    def _read_frame(self, name: str, n_rows: int, columns: Iterable[str]) -> pd.DataFrame:
+        frame: pd.DataFrame = self._read_element(name)
+        missing = [column for column in columns if column not in frame]
+        if len(frame) != n_rows or missing:
+            raise self._corrupt(
+                name,
+                f"{n_rows} rows and the columns {', '.join(columns)}",
+                f"{len(frame)} rows" + (f", no {', '.join(missing)}" if missing else ""),
+            )
+        return frame
+
+    def _read_element(self, name: str) -> Any:  # noqa: ANN401 - what AnnData's encoding says
+        from stformat.store.elements import read_element  # noqa: PLC0415 - imports anndata
+
+        return read_element(self._store, f"{self._path}/{name}")
+
+    def _corrupt(self, name: str, expected: str, found: str) -> CorruptStoreError:
+        return CorruptStoreError(Problem("table.content", f"{self._path}/{name}", expected, found))
