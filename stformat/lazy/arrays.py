@@ -132,17 +132,14 @@ class ExpressionArray(SlideArray):
     def take(self, *positions: Positions) -> NDArray[Any]:
         """Read expression; see `SlideArray.take`."""
         rows, chosen = positions
-        wanted, places = np.unique(chosen, return_inverse=True)
-        columns = wanted if self.columns is None else self.columns[wanted]
-        is_whole = len(columns) == self.slide.n_vars
+        columns = chosen if self.columns is None else self.columns[chosen]
+        wanted, places = np.unique(columns, return_inverse=True)
         block: NDArray[Any] = self.slide.expression(
             rows,
-            None if is_whole else self.slide.var.index[columns],
+            None if len(wanted) == self.slide.n_vars else self.slide.var.index[wanted],
             normalize=self.normalize,
             target_sum=self.target_sum,
         )
-        if is_whole:
-            block = _take_along(block, 1, columns)
         return _take_along(block, 1, places)
 
 

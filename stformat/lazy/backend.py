@@ -62,7 +62,7 @@ class StformatBackend(BackendEntrypoint):
 
     def open_dataset(
         self,
-        filename_or_obj: str | os.PathLike[str] | Slide,
+        filename_or_obj: object,
         *,
         drop_variables: str | Iterable[str] | None = None,
         tile_px: int = 224,
@@ -89,7 +89,7 @@ class StformatBackend(BackendEntrypoint):
 
     def open_groups_as_dict(
         self,
-        filename_or_obj: str | os.PathLike[str] | Slide,
+        filename_or_obj: object,
         *,
         drop_variables: str | Iterable[str] | None = None,
     ) -> dict[str, xr.Dataset]:
@@ -107,7 +107,7 @@ class StformatBackend(BackendEntrypoint):
 
     def open_datatree(
         self,
-        filename_or_obj: str | os.PathLike[str] | Slide,
+        filename_or_obj: object,
         *,
         drop_variables: str | Iterable[str] | None = None,
     ) -> xr.DataTree:

@@ -63,8 +63,8 @@ def open_dataset(
         - along ``c``: ``c``, the names of the channels.
 
         Attributes: ``slide_id``, ``technology``; ``mpp`` and ``tile_mpp`` (microns per pixel of
-        the slide and of the tiles) where known; ``normalize`` and ``target_sum`` (``"median"`` for
-        None) where normalised.
+        the slide and of the tiles) where known; ``normalize`` and ``target_sum`` (the median
+        itself, where it was asked for) where normalised.
 
     Raises
     ------
@@ -82,7 +82,8 @@ def open_dataset(
 
     Notes
     -----
-    Opening reads metadata only, and the table of genes where `genes` is given. The coordinates
+    Opening reads metadata only; and the table of genes where `genes` is given, the totals of the
+    spots where `target_sum` is the median. The coordinates
     along ``obs`` and ``var`` are lazy and carry no index: the first value asked for loads the
     table's ``obs`` or ``var``. Build an index where one is wanted:
     ``dataset.set_xindex("barcode")``. Dask chunks along ``obs`` need the positions of the spots,

@@ -41,6 +41,9 @@ def spots_dataset(
 ) -> xr.Dataset:
     """Return the Dataset of a slide's bound table; see `stformat.lazy.dataset.open_dataset`."""
     _check_normalization(normalize, target_sum)
+    if normalize is not None and target_sum is None:
+        # Once, and recorded: not by every process that computes a part.
+        target_sum = slide.median_total
     columns = None if genes is None else slide.gene_columns(genes)
     n_genes = slide.n_vars if columns is None else len(columns)
     arrays: dict[str, tuple[tuple[str, ...], SlideArray]] = {}
@@ -170,9 +173,8 @@ def _settings(
     tile_mpp = slide.mpp if mpp is None else mpp
     if slide.has_image and tile_mpp is not None:
         settings["tile_mpp"] = tile_mpp
-    if normalize is not None:
-        settings["normalize"] = normalize
-        settings["target_sum"] = "median" if target_sum is None else target_sum
+    if normalize is not None and target_sum is not None:
+        settings |= {"normalize": normalize, "target_sum": target_sum}
     return settings
 
 

@@ -166,6 +166,7 @@ def test_genes_come_in_the_order_asked_for(wide):
     reversed_keys = wide.var.index[::-1]
     everything = stf.open_dataset(wide, genes=list(reversed_keys))
     np.testing.assert_array_equal(everything["expression"], counts[:, ::-1])
+    assert stf.open_dataset(wide, genes=[])["expression"].to_numpy().shape == (40, 0)
 
 
 @pytest.mark.parametrize("target_sum", [None, 100.0])
@@ -175,7 +176,7 @@ def test_normalisation_is_the_slides_own(wide, target_sum):
         np.arange(wide.n_obs), ["G9"], normalize="log1p", target_sum=target_sum
     )
     np.testing.assert_array_equal(dataset["expression"], expected)
-    assert dataset.attrs["target_sum"] == ("median" if target_sum is None else 100.0)
+    assert dataset.attrs["target_sum"] == (target_sum or np.median(wide.obs["total_counts"]))
 
 
 def test_raw_counts_name_no_normalisation(wide):
