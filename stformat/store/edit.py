@@ -148,8 +148,11 @@ def add_element(
         store = CommittedStore(_locked_files(target, stack), str(target))
         _check_addition(store, target, kind, name)
         undo = stack.enter_context(ExitStack())
-        hidden = _write_hidden(target / kind, name, write, progress, undo)
+        hidden = _make_hidden(target / kind, name, progress, undo)
+        write(hidden)
         records = _records_with(store, kind, name, hidden)
+        with announced(progress, "fsync", target):
+            fsync_tree(hidden)
         with announced(progress, "rename", target):
             rename_new(hidden, target / kind / name)
             undo.callback(rename_new, target / kind / name, hidden)
@@ -351,14 +354,8 @@ def _check_addition(store: CommittedStore, target: Path, kind: str, name: str) -
                 )
 
 
-def _write_hidden(
-    directory: Path,
-    name: str,
-    write: Callable[[Path], None],
-    progress: Progress,
-    undo: ExitStack,
-) -> Path:
-    """Let the caller write an element under a hidden name, durably."""
+def _make_hidden(directory: Path, name: str, progress: Progress, undo: ExitStack) -> Path:
+    """Make the hidden directory that an element is written into, and its group if need be."""
     hidden = directory / f".{name}.partial"
     with announced(progress, "write", directory):
         if not directory.exists():
@@ -367,9 +364,6 @@ def _write_hidden(
             write_file(directory / ROOT_PATH, dump_canonical(_EMPTY_GROUP))
         undo.callback(remove, hidden)
         hidden.mkdir()
-    write(hidden)
-    with announced(progress, "fsync", directory):
-        fsync_tree(hidden)
     return hidden
 
 
