@@ -15,6 +15,7 @@ from scipy import sparse
 from stformat.errors import CountsError, Problem
 from stformat.sources._sniff import (
     GZIP_ERRORS,
+    MAX_COLUMNS,
     MAX_LINE_BYTES,
     choose_delimiter,
     open_text,
@@ -25,9 +26,6 @@ __all__ = ["TextCounts", "read_counts_text"]
 
 BLOCK_BYTES = 1 << 20
 """Text parsed at a time; a longer row is parsed alone."""
-
-MAX_COLUMNS = 1_000_000
-"""More columns than any matrix of genes has: a file beyond it is something else."""
 
 _LARGEST = np.iinfo(np.int32).max
 _NEWLINE, _ZERO, _POINT = (ord(character) for character in "\n0.")
@@ -232,58 +230,55 @@ class _Reader:
         """Append the rows of a block."""
         if not block:
             return
+        # Before memory is taken for them: a row may be nothing but delimiters.
+        if block.count(self.delimiter.encode()) > block.count(b"\n") * len(self.columns):
+            self._fail_ragged(block)
         characters = np.frombuffer(block, dtype=np.uint8)
         is_newline = characters == _NEWLINE
-        ends = np.flatnonzero(is_newline | (characters == ord(self.delimiter)))
-        last = np.flatnonzero(is_newline[ends])
-        n_fields = np.diff(last, prepend=-1)
-        starts = np.concatenate([[0], ends[:-1] + 1])
-        name_at = np.concatenate([[0], last[:-1] + 1])
+        field_ends = np.flatnonzero(is_newline | (characters == ord(self.delimiter)))
+        last = np.flatnonzero(is_newline[field_ends])
+        if (np.diff(last, prepend=-1) != len(self.columns) + 1).any():
+            self._fail_ragged(block)
+        ends = field_ends.reshape(-1, len(self.columns) + 1)
+        starts = np.concatenate([[0], field_ends[:-1] + 1]).reshape(ends.shape)
+        name_spans = zip(starts[:, 0].tolist(), ends[:, 0].tolist(), strict=True)
         try:
-            names = [
-                block[start:end].decode().strip()
-                for start, end in zip(starts[name_at].tolist(), ends[name_at].tolist(), strict=True)
-            ]
+            names = [block[start:end].decode().strip() for start, end in name_spans]
         except UnicodeDecodeError as error:
             self._fail("counts.encoding", "names of rows must be UTF-8 text", str(error))
-        ragged = np.flatnonzero(n_fields != len(self.columns) + 1)
-        if ragged.size:
-            self._fail(
-                "counts.ragged",
-                f"every row needs {len(self.columns)} values, one for each name in the header",
-                f"{int(n_fields[ragged[0]]) - 1}",
-                row=names[ragged[0]],
-            )
-        shape = (len(names), len(self.columns) + 1)
-        starts, lengths = (
-            starts.reshape(shape)[:, 1:],
-            (ends - starts.ravel()).reshape(shape)[:, 1:],
-        )
-        row, column, values = self._values(block, characters, starts, lengths, names)
+        row, column, values = self._values(block, characters, starts[:, 1:], ends[:, 1:], names)
         kept = values != 0
         rows.names.extend(names)
         rows.n_values.append(np.bincount(row[kept], minlength=len(names)))
         rows.indices.append(column[kept].astype(np.int32))
         rows.data.append(values[kept])
 
+    def _fail_ragged(self, block: bytes) -> NoReturn:
+        delimiter, n_values = self.delimiter.encode(), len(self.columns)
+        ragged = next(row for row in block.split(b"\n") if row.count(delimiter) != n_values)
+        self._fail(
+            "counts.ragged",
+            f"every row needs {n_values} values, one for each name in the header",
+            str(ragged.count(delimiter)),
+            row=ragged.partition(delimiter)[0].decode("utf-8", "replace"),
+        )
+
     def _values(
         self,
         block: bytes,
         characters: NDArray[np.uint8],
         starts: NDArray[np.int64],
-        lengths: NDArray[np.int64],
+        ends: NDArray[np.int64],
         names: list[str],
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Parse every field but the bare zeros, which are nearly all."""
-        is_zero = (lengths == 1) & (characters[starts] == _ZERO)
+        is_zero = (ends - starts == 1) & (characters[starts] == _ZERO)
         row, column = np.nonzero(~is_zero)
-        start, length = starts[row, column], lengths[row, column]
+        start, end = starts[row, column], ends[row, column]
+        length = end - start
         # "3.0" is the integer 3.
-        end = start + length
-        is_point_zero = (
-            (length > 2) & (characters[end - 1] == _ZERO) & (characters[end - 2] == _POINT)
-        )
-        length = length - 2 * is_point_zero
+        has_point = characters[end - 2] == _POINT
+        length -= 2 * ((length > 2) & has_point & (characters[end - 1] == _ZERO))
         values = np.zeros(len(row))
         is_plain = (length > 0) & (length <= _MAX_DIGITS)
         for position in range(_MAX_DIGITS):

@@ -14,6 +14,7 @@ from stformat.errors import InputError, Problem
 
 __all__ = [
     "GZIP_ERRORS",
+    "MAX_COLUMNS",
     "MAX_LINE_BYTES",
     "TextHead",
     "choose_delimiter",
@@ -27,8 +28,11 @@ __all__ = [
 
 type TableClass = Literal["spots", "labels", "counts"]
 
-MAX_LINE_BYTES = 1 << 25
-"""Longest line that is read: 32 MiB, a header of some million genes."""
+MAX_LINE_BYTES = 1 << 24
+"""Longest line that is read: 16 MiB."""
+
+MAX_COLUMNS = 1_000_000
+"""More columns than any matrix of genes has: a file beyond it is something else."""
 
 GZIP_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile)
 """What a damaged gzip stream raises."""
@@ -119,6 +123,8 @@ def read_head(path: Path) -> TextHead | None:
     # The second line may be cut inside a character.
     row_line = second.decode("utf-8", errors="replace").rstrip("\r\n")
     delimiter = choose_delimiter(header_line, row_line)
+    if header_line.count(delimiter or " ") > MAX_COLUMNS:
+        return None
     header = split_fields(header_line, delimiter)
     first_row = split_fields(row_line, delimiter) if row_line else []
     if max(len(header), len(first_row)) < 2:

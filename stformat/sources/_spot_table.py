@@ -14,8 +14,8 @@ from stformat.sources._sniff import GZIP_ERRORS, open_text, read_head, split_fie
 
 __all__ = ["LabelTable", "SpotTable", "read_labels", "read_spots"]
 
-MAX_BYTES = 1 << 26
-"""Largest table that is read, 64 MiB of text: an array has a few thousand spots."""
+MAX_BYTES = 1 << 22
+"""Largest table that is read, 4 MiB of text: an array has a few thousand spots."""
 
 _LARGEST = 1e9  # beyond any array position or pixel; keeps rounded values inside int64
 _TRUE, _FALSE = {"1", "1.0", "true", "t"}, {"0", "0.0", "false", "f"}
@@ -210,7 +210,7 @@ def _read_columns(path: Path, *, needed: tuple[str, ...]) -> _Columns:
         )
     rows: list[list[str]] = []
     lines: list[int] = []
-    for number, line in enumerate(text.splitlines()[1:], start=2):
+    for number, line in enumerate(text.split("\n")[1:], start=2):
         if not line.strip():
             continue
         fields = split_fields(line, head.delimiter)

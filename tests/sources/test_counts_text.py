@@ -6,6 +6,7 @@ import gzip
 import re
 import tempfile
 import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -198,3 +199,32 @@ def test_memory_does_not_grow_with_the_zeros(tmp_path):
         tracemalloc.stop()
     assert found.matrix.nnz == n_rows
     assert (found.matrix.indices == n_columns - 1).all()
+
+
+@pytest.mark.parametrize("filler", [b"\t", b"1", b'"', b" ", b",", b"\r"])
+def test_hostile_row_is_refused_in_little_memory(tmp_path, filler):
+    path = tmp_path / "matrix"
+    path.write_bytes(b"\tg1\n1x1\t" + filler * (15 << 20) + b"\n")
+    tracemalloc.start()
+    try:
+        with pytest.raises(CountsError):
+            read_counts_text(path)
+        assert tracemalloc.get_traced_memory()[1] < 512 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("filler", [b"\t", b",", b'"', b" ", b"1", b"\r"])
+def test_hostile_header_takes_little_memory(tmp_path, filler):
+    path = tmp_path / "matrix"
+    path.write_bytes(filler * (15 << 20) + b"\n1x1\t1\n")
+    # White space, quotes and one long name make a column, if a useless one.
+    is_refused = filler in {b"\t", b","}
+    outcome = pytest.raises(CountsError, match="columns") if is_refused else nullcontext()
+    tracemalloc.start()
+    try:
+        with outcome:
+            assert len(read_counts_text(path).column_names) == 1
+        assert tracemalloc.get_traced_memory()[1] < 512 << 20
+    finally:
+        tracemalloc.stop()

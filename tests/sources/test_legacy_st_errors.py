@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stformat.errors import CountsError, ImageError, InputError, PositionsError, UnknownSourceError
 from stformat.sources import read_slide
@@ -219,3 +222,36 @@ def test_quirks_that_leave_no_spot_are_refused(tmp_path):
     slide = make_slide(height=220, width=220, n_genes=12, pitch_px=40.0, seed=0)
     with pytest.raises(ValueError, match="leave none"):
         write_legacy_st(slide, tmp_path, quirks=LegacyStQuirks(n_spots_without_counts=99))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    which=st.sampled_from(["S.tsv", "S_spots.tsv", "S_labels.tsv"]),
+    place=st.integers(0, 200),
+    change=st.sampled_from(["flip", "cut", "drop", "repeat", "insert"]),
+    filler=st.binary(min_size=1, max_size=6),
+)
+def test_damaged_text_is_read_or_refused(which, place, change, filler):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "S.tsv").write_text(COUNTS)
+        (folder / "S_spots.tsv").write_text(SPOTS)
+        (folder / "S_labels.tsv").write_text(LABELS)
+        data = (folder / which).read_bytes()
+        place %= len(data)
+        damaged = {
+            "flip": data[:place] + bytes([data[place] ^ filler[0]]) + data[place + 1 :],
+            "cut": data[:place],
+            "drop": data[:place] + data[place + len(filler) :],
+            "repeat": data[: place + 9] + data[place:],
+            "insert": data[:place] + filler + data[place:],
+        }
+        (folder / which).write_bytes(damaged[change])
+        try:
+            record = read_slide(folder)
+        except InputError:
+            return
+        spots = record.tables[0].spots
+        assert np.isfinite(spots.xy).all()
+        assert len(set(spots.barcodes)) == spots.n_obs > 0
+        assert record.tables[0].counts.shape[0] == spots.n_obs
