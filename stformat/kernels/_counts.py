@@ -76,6 +76,7 @@ def normalize_log1p(
     *,
     target_sum: float,
     totals: NDArray[np.float64] | None = None,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Scale the rows of a CSR matrix to one sum and take log(1 + x), in one pass.
 
@@ -90,11 +91,14 @@ def normalize_log1p(
     totals : (n_obs,) ndarray of float64, optional
         Sum of each row before scaling, where it is not that of `data`: of the whole
         transcriptome, say. Default: `row_sums`.
+    out : (nnz,) ndarray of float32, optional
+        C-contiguous array to write to, apart from `data` in memory: for a large matrix, new
+        memory costs more than the computation.
 
     Returns
     -------
     (nnz,) ndarray of float32
-        A new array with the layout of `data`.
+        Values with the layout of `data`; `out` where it was given.
 
     Raises
     ------
@@ -126,7 +130,7 @@ def normalize_log1p(
     data, indptr = _csr(data, indptr)
     target_sum = _target_sum(target_sum)
     totals = OWN_SUMS if totals is None else _totals(totals, len(indptr) - 1)
-    normalized = np.empty(len(data), np.float32)
+    normalized = result(out, (len(data),), np.dtype(np.float32))
 
     def block(start: int, stop: int) -> None:
         twins.normalize_log1p(

@@ -1,9 +1,9 @@
 """Compiled twins of `_reference`: serial, without the GIL, cached on disk.
 
 No function here uses fastmath: results are the same bits on every machine. Array arguments have
-been checked by the functions that call these. Loops over explicit indices of slices are meant:
-slice assignment of short rows costs a quarter more, and an index that numba cannot prove to be
-non-negative keeps a loop from being vectorised.
+been checked by the functions that call these. Explicit loops are meant: slice assignment of short
+rows costs a quarter more. So are unsigned indices: a signed one that may be negative would count
+from the end, and the test for that keeps a loop from being vectorised.
 """
 
 from __future__ import annotations
@@ -39,25 +39,20 @@ def gather_tiles(image: Array, windows: Array, fill_value: int, out: Array) -> N
     for tile in range(out.shape[0]):
         left = _clamped(windows[tile, 0])
         top = _clamped(windows[tile, 1])
-        col_start = min(max(-left, 0), tile_px)
-        col_stop = max(col_start, min(width - left, tile_px))
+        row_start, row_stop = max(0, -top), min(tile_px, height - top)
+        col_start, col_stop = max(0, -left), min(tile_px, width - left)
+        if max(row_start, col_start) > 0 or min(row_stop, col_stop) < tile_px:
+            pixels = out[tile].reshape(-1)
+            for k in range(pixels.size):
+                pixels[k] = fill_value
+        if col_start >= col_stop:
+            continue
         for c in range(n_c):
-            for row in range(tile_px):
+            for row in range(row_start, row_stop):
+                source = image[c, top + row]
                 target = out[tile, c, row]
-                if not 0 <= top + row < height or col_start == col_stop:
-                    for k in range(tile_px):
-                        target[k] = fill_value
-                    continue
-                before = target[:col_start]
-                for k in range(before.size):
-                    before[k] = fill_value
-                inside = target[col_start:col_stop]
-                source = image[c, top + row, left + col_start : left + col_stop]
-                for k in range(inside.size):
-                    inside[k] = source[k]
-                after = target[col_stop:]
-                for k in range(after.size):
-                    after[k] = fill_value
+                for col in range(col_start, col_stop):
+                    target[np.uint64(col)] = source[np.uint64(left + col)]
 
 
 @_compiled
@@ -79,15 +74,10 @@ def scatter_chunk(  # noqa: PLR0917 - compiled functions are called by position
             continue
         for c in range(n_c):
             for row in range(max(top, window_top), min(top + height, window_top + tile_px)):
-                source = chunk[c, row - top, col_start - left : col_stop - left]
-                target = out[
-                    which[window],
-                    c,
-                    row - window_top,
-                    col_start - window_left : col_stop - window_left,
-                ]
-                for k in range(target.size):
-                    target[k] = source[k]
+                source = chunk[c, row - top]
+                target = out[which[window], c, row - window_top]
+                for col in range(col_start, col_stop):
+                    target[np.uint64(col - window_left)] = source[np.uint64(col - left)]
     return -1
 
 
@@ -126,7 +116,7 @@ def _overlap(pixel: int, start: int, stop: int) -> int:
 def resample_coarser(source: Array, step: int, out: Array) -> None:
     n, n_c, edge, _ = source.shape
     tile_px = out.shape[3]
-    n_taps = 0
+    n_taps = 3
     for j in range(tile_px):
         n_taps = max(n_taps, (((j + 1) * step - 1) >> 16) - ((j * step) >> 16) + 1)
     first = np.empty(tile_px, np.int64)
@@ -161,13 +151,19 @@ def _sum_rows(plane: Array, start: int, stop: int, columns: Array) -> None:
 
 @_inlined
 def _sum_columns(columns: Array, first: Array, weights: Array, totals: Array) -> None:
+    """Add up columns by their overlap; up to a step of 2 pixels there are three taps at most."""
+    left, middle, right = weights[0], weights[1], weights[2]
     for k in range(totals.size):
-        totals[k] = 0
-    for tap in range(weights.shape[0]):
+        j = np.uint64(first[k])
+        totals[k] = (
+            left[k] * columns[j]
+            + middle[k] * columns[j + np.uint64(1)]
+            + right[k] * columns[j + np.uint64(2)]
+        )
+    for tap in range(3, weights.shape[0]):
         weight = weights[tap]
-        shifted = columns[tap:]
         for k in range(totals.size):
-            totals[k] += weight[k] * shifted[np.uint64(first[k])]
+            totals[k] += weight[k] * columns[np.uint64(first[k] + tap)]
 
 
 @_inlined

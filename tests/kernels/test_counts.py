@@ -98,7 +98,11 @@ def test_normalize_is_its_definition(matrix, target_sum, has_totals):
     totals = np.arange(len(indptr) - 1) * 1234.5 if has_totals else None
     expected = np.empty(len(data), np.float32)
     _reference.normalize_log1p(data, indptr, target_sum, or_own_sums(totals), expected)
-    normalized = kernels.normalize_log1p(data, indptr, target_sum=target_sum, totals=totals)
+    normalized = np.empty(len(data), np.float32)
+    result = kernels.normalize_log1p(
+        data, indptr, target_sum=target_sum, totals=totals, out=normalized
+    )
+    assert result is normalized
     assert_within_one_ulp(normalized, expected)
 
 
