@@ -5,8 +5,8 @@ Specification: spec/stformat-0.1.md, "Image".
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,7 @@ def write_pyramid(
             stack.callback(writer.close)
             levels.append(writer)
         finest = levels[-1]
-        # The source is closed at once when writing fails, not when the error is forgotten.
-        for band in stack.enter_context(closing(_checked_bands(image, chunk_px))):
+        for band in _checked_bands(image, chunk_px):
             before = finest.n_rows
             finest.write_rows(band)
             if finest.n_rows // chunk_px > before // chunk_px:
@@ -107,7 +106,7 @@ def write_pyramid(
     return len(shapes)
 
 
-def _checked_bands(image: Image, height: int) -> Generator[NDArray[np.unsignedinteger]]:
+def _checked_bands(image: Image, height: int) -> Iterator[NDArray[np.unsignedinteger]]:
     """Bands that are known to fit: channels, width, type and, in the end, the number of rows."""
     n_c, n_y, n_x = image.shape
     where = image.source.name if image.source is not None else "image"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from stformat.errors import Problem
@@ -128,8 +129,9 @@ def _shape_problems(table: Table) -> Iterator[Problem]:
 def _value_problems(table: Table) -> Iterator[Problem]:
     where = f"table {table.name}"
     for name, keys in (("barcodes", table.spots.barcodes), ("gene keys", table.genes.keys)):
-        repeated = [key for key, n in Counter(keys.tolist()).items() if n > 1]
-        if repeated:
+        index = pd.Index(keys, dtype=object)
+        repeated = index[index.duplicated()].unique()
+        if len(repeated):
             yield Problem(
                 "record.duplicates",
                 where,

@@ -179,10 +179,8 @@ def _text(values: NDArray[np.object_], index: pd.Index[Any]) -> pd.Series[Any]:
 
 def _categorical(labels: NDArray[np.object_]) -> pd.Categorical:
     """Categories in the order of their code points; None is no category."""
-    names = sorted({label for label in labels if label is not None})
-    code_of = {name: code for code, name in enumerate(names)}
-    codes = np.fromiter((code_of.get(label, -1) for label in labels), np.int64, len(labels))
-    return pd.Categorical.from_codes(codes.tolist(), categories=pd.Index(names, dtype=object))
+    codes, names = pd.factorize(labels, sort=True)
+    return pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype=object))
 
 
 def _write_spots(directory: Path, table: Table, order: NDArray[np.int64]) -> None:
