@@ -43,7 +43,8 @@ def _counts_as_published(source: Path, sample: str) -> pd.DataFrame:
     return pd.read_csv(source / "ST-cnts" / f"{sample}.tsv.gz", sep="\t", index_col=0)
 
 
-def test_image_counts_and_resolution(her2st):
+def test_image_counts_and_resolution(her2st, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     expected, source, store = her2st
     published = _counts_as_published(source, expected.sample)
     with Image.open(source / expected.image) as picture:
