@@ -38,7 +38,7 @@ def read(directory):
         return anndata.io.read_elem(zarr.open_group(str(directory), mode="r"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     shape=st.tuples(st.integers(0, 20), st.integers(1, 15)),
     dtype=st.sampled_from([np.int32, np.float32]),

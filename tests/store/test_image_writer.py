@@ -42,7 +42,7 @@ def noise(shape, dtype=np.uint8, seed=0):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 41), st.integers(1, 41)),
     dtype=st.sampled_from([np.uint8, np.uint16]),

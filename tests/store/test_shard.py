@@ -79,7 +79,7 @@ def layouts(draw):
     return shape, chunks, shards
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(layouts(), st.sampled_from(DTYPES), st.integers(0, 2**32))
 def test_zarr_and_tensorstore_read_what_was_written(layout, dtype, seed):
     shape, chunks, shards = layout

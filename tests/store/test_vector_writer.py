@@ -32,7 +32,7 @@ def contents(directory):
     }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     st.lists(st.integers(0, 15), max_size=12),
     st.sampled_from(["uint8", "int32", "int64", "float32"]),
