@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 from stformat.errors import InputError, Problem, UnknownSourceError
 from stformat.model import SlideRecord
-from stformat.sources import legacy_st
+from stformat.sources import legacy_st, visium
 from stformat.sources._kinds import DESCRIPTOR_OPTIONS, SourceKind, SourceRequest, positive
 
 __all__ = ["KINDS", "read_slide"]
 
-KINDS: tuple[SourceKind, ...] = (legacy_st.KIND,)
+KINDS: tuple[SourceKind, ...] = (legacy_st.KIND, visium.KIND)
 """Every kind of source that is read."""
 
 _SHOWN_ENTRIES = 8

@@ -1,0 +1,201 @@
+"""Labels that a study gives its spots by barcode."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat.errors import PositionsError, Problem
+from stformat.model import Note
+from stformat.sources._notes import named
+from stformat.sources._sniff import GZIP_ERRORS, open_text, read_head, split_fields
+from stformat.sources._visium_join import without_suffix
+
+__all__ = ["read_barcode_labels"]
+
+MAX_BYTES = 1 << 28
+"""Largest file that is read: 256 MiB of text."""
+
+_MISSING = {"", "na", "nan", "none", "null"}
+_BARCODE_NAMES = {"barcode", "barcodes", "key", "spot", "spot_id", ""}
+
+type _Rows = list[list[str]]
+
+
+def read_barcode_labels(
+    path: Path, barcodes: Sequence[str], *, slide_id: str
+) -> tuple[dict[str, NDArray[np.object_]], tuple[Note, ...]]:
+    """Give each spot its labels.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Delimited text with a column of barcodes and columns of labels, with a header or without.
+    barcodes : sequence of str
+        Spots of the table.
+    slide_id : str
+        Identifier of the slide: where one file labels several, a column names them, and rows are
+        those whose name stands as a word in this one.
+
+    Returns
+    -------
+    dict of str to (n,) ndarray of str or None
+        One annotation for each column of labels, under its name, or ``label``, ``label_2``, ...
+        where there is no header.
+    tuple of Note
+        Labels without a spot, and spots without a label.
+
+    Raises
+    ------
+    PositionsError
+        If the file is damaged or no such table, no label finds a spot, or two rows label one spot.
+    """
+    names, rows = _read(path)
+    spots = {barcode: row for row, barcode in enumerate(barcodes)}
+    column = _barcode_column(path, rows, spots)
+    keys = [row[column] for row in rows]
+    if not any(key in spots for key in keys):
+        spots = {without_suffix(barcode): row for barcode, row in spots.items()}
+        keys = [without_suffix(key) for key in keys]
+    labelled = [index for index in range(len(names)) if index != column]
+    if len(set(keys)) < len(keys):
+        sample = _sample_column(path, rows, keys, labelled, slide_id)
+        kept = [index for index, row in enumerate(rows) if _is_word(row[sample], slide_id)]
+        rows, keys = [rows[index] for index in kept], [keys[index] for index in kept]
+        labelled.remove(sample)
+    found = np.array([spots.get(key, -1) for key in keys], dtype=np.int64)
+    _check_join(path, keys, found)
+    annotations = {}
+    for index, name in zip(labelled, _column_names(names, labelled), strict=True):
+        values = np.full(len(barcodes), None, dtype=object)
+        for row, spot in zip(rows, found.tolist(), strict=True):
+            if spot >= 0 and row[index].casefold() not in _MISSING:
+                values[spot] = row[index]
+        annotations[name] = values
+    return annotations, _notes(annotations, found)
+
+
+def _read(path: Path) -> tuple[list[str | None], _Rows]:
+    """Names of the columns, None where there is no header, and the rows."""
+    head = read_head(path)
+    with open_text(path) as file:
+        try:
+            data = file.read(MAX_BYTES + 1)
+            text = data.decode("utf-8-sig")
+        except (UnicodeDecodeError, *GZIP_ERRORS) as error:
+            raise _no_table(path, str(error)) from error
+    if head is None or len(data) > MAX_BYTES:
+        raise _no_table(path, "another file" if head is None else f"more than {MAX_BYTES} bytes")
+    rows = [split_fields(line, head.delimiter) for line in text.splitlines() if line.strip()]
+    ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(rows[0])]
+    if ragged:
+        raise _no_table(path, f"{len(rows[0])} fields in the first row, others in row {ragged[0]}")
+    has_header = any(name.casefold() in _BARCODE_NAMES for name in rows[0])
+    names: list[str | None] = [*rows[0]] if has_header else [None] * len(rows[0])
+    return names, rows[has_header:]
+
+
+def _no_table(path: Path, found: str) -> PositionsError:
+    return PositionsError(
+        Problem(
+            "labels.columns",
+            path.name,
+            "a table with a column of barcodes and a column of labels is needed",
+            found,
+        )
+    )
+
+
+def _barcode_column(path: Path, rows: _Rows, spots: dict[str, int]) -> int:
+    """Column whose values are most often barcodes of the slide."""
+    bare = {without_suffix(barcode) for barcode in spots}
+    n_found = [
+        sum(without_suffix(row[index]) in bare for row in rows)
+        for index in range(len(rows[0]) if rows else 0)
+    ]
+    if not any(n_found):
+        raise PositionsError(
+            Problem(
+                "labels.no-join",
+                path.name,
+                "barcodes of labels must be those of the counts",
+                "no label at any spot",
+                "check that both are of the same sample",
+            )
+        )
+    return n_found.index(max(n_found))
+
+
+def _is_word(name: str, text: str) -> bool:
+    return bool(name) and bool(re.search(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", text))
+
+
+def _sample_column(
+    path: Path, rows: _Rows, keys: list[str], candidates: list[int], slide_id: str
+) -> int:
+    """Column that tells rows of one barcode apart, by names of which one is the slide's."""
+    for index in candidates:
+        names = {row[index] for row in rows}
+        pairs = {(key, row[index]) for key, row in zip(keys, rows, strict=True)}
+        if len(pairs) == len(rows) and sum(_is_word(name, slide_id) for name in names) == 1:
+            return index
+    repeated = [key for key, n in Counter(keys).items() if n > 1]
+    raise PositionsError(
+        Problem(
+            "labels.contradiction",
+            path.name,
+            f"a spot must have one row, or a column must name the slide {slide_id!r}",
+            f"{named(repeated)} more than once",
+            "give the name that the file has for the slide as slide_id",
+        )
+    )
+
+
+def _check_join(path: Path, keys: list[str], found: NDArray[np.int64]) -> None:
+    if not (found >= 0).any() or len(set(keys)) < len(keys):
+        raise PositionsError(
+            Problem(
+                "labels.no-join",
+                path.name,
+                "barcodes of labels must be those of the counts",
+                "no label at any spot",
+                "check that both are of the same sample",
+            )
+        )
+
+
+def _column_names(names: list[str | None], labelled: list[int]) -> list[str]:
+    """Names that elements may have, unique ignoring case."""
+    taken: set[str] = set()
+    result = []
+    for index in labelled:
+        base = re.sub(r"[^A-Za-z0-9_.-]+", "_", names[index] or "").strip("_.") or "label"
+        name, number = base, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name.lower())
+        result.append(name)
+    return result
+
+
+def _notes(
+    annotations: dict[str, NDArray[np.object_]], found: NDArray[np.int64]
+) -> tuple[Note, ...]:
+    n_without_spot = int(np.count_nonzero(found < 0))
+    is_labelled = [values != np.array(None) for values in annotations.values()]
+    n_without_label = int(np.count_nonzero(~np.any(is_labelled, axis=0))) if is_labelled else 0
+    counted = (
+        ("labels.without-spot", n_without_spot, "labels are at no spot of the table"),
+        ("spots.without-label", n_without_label, "spots have no label"),
+    )
+    return tuple(
+        Note(code=code, message=f"{count} {message}.", count=count)
+        for code, count, message in counted
+        if count
+    )

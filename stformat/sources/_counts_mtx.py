@@ -1,0 +1,336 @@
+"""Matrix Market folders of Cell Ranger and Space Ranger, of version 2 and of version 3 on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from stformat.errors import CountsError, InputError, Problem
+from stformat.sources._counts_10x import (
+    GENES,
+    FeatureCounts,
+    Features,
+    check_rows,
+    clean_counts,
+)
+from stformat.sources._sniff import GZIP_ERRORS, open_text, split_fields
+
+__all__ = ["MtxFiles", "find_mtx", "read_counts_mtx"]
+
+ENTRIES_PER_BLOCK = 1 << 19
+"""Lines parsed at a time."""
+
+MAX_TEXT_BYTES = 1 << 28
+"""Largest list of barcodes or features that is read: 256 MiB of text."""
+
+_ROLES = {
+    "matrix": re.compile(r"(.*[-_.])?matrix\.mtx(\.gz)?", re.IGNORECASE),
+    "barcodes": re.compile(r"(.*[-_.])?barcodes\.tsv(\.gz)?", re.IGNORECASE),
+    "features": re.compile(r"(.*[-_.])?(features|genes)\.tsv(\.gz)?", re.IGNORECASE),
+}
+_POINTER = b"version https://git-lfs"
+_GENOME_FOLDER = "gene_bc_matrices"
+_HEADER_BYTES = 1 << 16
+_BYTES_PER_ENTRY = 5  # "1 1 1" on the last line
+_MAX_RATIO = 1100  # deflate reaches 1032
+_LARGEST = np.iinfo(np.int32).max
+_LINE = "every line must have a row, a column and a number"
+
+type _Triplets = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64 | np.float64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MtxFiles:
+    """The three files of one matrix."""
+
+    matrix: Path
+    """Entries: feature, barcode, value."""
+
+    barcodes: Path | None
+    """Names of the columns; None where none was found."""
+
+    features: Path | None
+    """Names of the rows; None where none was found."""
+
+
+def find_mtx(folder: Path) -> tuple[MtxFiles, ...]:
+    """Find the matrices of a folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Directory with ``matrix.mtx``, ``barcodes.tsv`` and ``features.tsv`` or ``genes.tsv``,
+        gzip-compressed or not, behind any prefix.
+
+    Returns
+    -------
+    tuple of MtxFiles
+        One for each matrix; its partners have its prefix.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be read.
+    """
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            Problem("source.unreadable", str(folder), "the folder must be readable", str(error))
+        ) from error
+    found: dict[str, dict[str, Path]] = {role: {} for role in _ROLES}
+    for path in paths:
+        for role, pattern in _ROLES.items():
+            match = pattern.fullmatch(path.name)
+            if match and path.is_file():
+                found[role].setdefault(match[1] or "", path)
+    return tuple(
+        MtxFiles(
+            matrix=path,
+            barcodes=found["barcodes"].get(prefix),
+            features=found["features"].get(prefix),
+        )
+        for prefix, path in found["matrix"].items()
+    )
+
+
+def read_counts_mtx(files: MtxFiles) -> FeatureCounts:
+    """Read a Matrix Market folder.
+
+    Parameters
+    ----------
+    files : MtxFiles
+        From `find_mtx`.
+
+    Returns
+    -------
+    FeatureCounts
+        Features have the genome that the folder is named for, where it lies in
+        ``filtered_gene_bc_matrices`` or ``raw_gene_bc_matrices``; these files know of no other.
+
+    Raises
+    ------
+    CountsError
+        If a file is missing, damaged, no such file or a pointer of git-LFS, the lists do not fit
+        the matrix, or the matrix is not what its header says.
+
+    Notes
+    -----
+    Memory: 16 bytes for each entry while they are put in order, and a block of text.
+    """
+    where = files.matrix.name
+    barcodes = tuple(fields[0] for fields in _lines(files.barcodes, "barcodes.tsv", where))
+    check_rows(files.barcodes.name if files.barcodes else where, barcodes)
+    rows = _lines(files.features, "features.tsv or genes.tsv", where)
+    n_features, n_barcodes, triplets = _read_entries(files.matrix)
+    if (n_features, n_barcodes) != (len(rows), len(barcodes)):
+        is_turned = (n_barcodes, n_features) == (len(rows), len(barcodes))
+        raise CountsError(
+            Problem(
+                "counts.shape",
+                where,
+                f"a row for each of {len(rows)} features and a column for each of "
+                f"{len(barcodes)} barcodes are needed",
+                f"{n_features} rows and {n_barcodes} columns"
+                + (": the matrix is transposed" if is_turned else ""),
+                "check that the three files are of one matrix",
+            )
+        )
+    feature, barcode, value = triplets
+    matrix = _to_rows(feature, barcode, value, shape=(n_barcodes, n_features))
+    matrix, notes = clean_counts(
+        where, matrix.data, matrix.indices, matrix.indptr, shape=(n_barcodes, n_features)
+    )
+    folder = files.matrix.parent
+    genome = folder.name if folder.parent.name.endswith(_GENOME_FOLDER) else None
+    ids = tuple(fields[0] for fields in rows)
+    return FeatureCounts(
+        barcodes=barcodes,
+        features=Features(
+            ids=ids,
+            names=tuple(fields[1] if len(fields) > 1 else fields[0] for fields in rows),
+            gene_ids=ids,
+            types=tuple(fields[2] if len(fields) > 2 and fields[2] else GENES for fields in rows),
+            genomes=(genome,) * len(rows),
+        ),
+        matrix=matrix,
+        notes=notes,
+    )
+
+
+def _fail(code: str, where: str, expected: str, found: str, remedy: str = "") -> NoReturn:
+    raise CountsError(Problem(code, where, expected, found, remedy))
+
+
+def _refuse_pointer(name: str, start: bytes) -> None:
+    if start.startswith(_POINTER):
+        _fail(
+            "counts.lfs-pointer",
+            name,
+            "the file itself is needed",
+            "a pointer of git-LFS to it",
+            "fetch it with git lfs pull",
+        )
+
+
+def _lines(path: Path | None, role: str, matrix: str) -> list[list[str]]:
+    """Fields of each line of a list."""
+    if path is None:
+        _fail("counts.missing", matrix, f"{role} is needed beside the matrix", "none")
+    with open_text(path) as file:
+        try:
+            data = file.read(MAX_TEXT_BYTES + 1)
+        except GZIP_ERRORS as error:
+            _fail("counts.truncated", path.name, "the compressed file must be whole", str(error))
+    _refuse_pointer(path.name, data)
+    if len(data) > MAX_TEXT_BYTES:
+        _fail("counts.size", path.name, f"at most {MAX_TEXT_BYTES} bytes are read", "more")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        _fail("counts.encoding", path.name, "the file must be UTF-8 text", str(error))
+    return [split_fields(line, "\t") for line in text.splitlines() if line.strip()]
+
+
+def _read_entries(path: Path) -> tuple[int, int, _Triplets]:
+    with open_text(path) as file:
+        try:
+            header = _read_header(path, file)
+            return header.n_rows, header.n_columns, _parse(path.name, file, header)
+        except GZIP_ERRORS as error:
+            _fail(
+                "counts.truncated",
+                path.name,
+                "the compressed file must be whole",
+                f"damaged or cut-off gzip data ({error})",
+                "copy the file again from its source",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What the first lines of a matrix declare."""
+
+    n_rows: int
+    n_columns: int
+    n_entries: int
+    value_type: type[np.int64 | np.float64]
+
+
+def _read_header(path: Path, file: BinaryIO) -> _Header:
+    banner = file.readline(_HEADER_BYTES)
+    _refuse_pointer(path.name, banner)
+    words = banner.decode("ascii", "replace").lower().split()
+    if words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(words) != 5:
+        _fail(
+            "counts.not-a-matrix",
+            path.name,
+            "the first line must be '%%MatrixMarket matrix coordinate <field> <symmetry>'",
+            repr(banner[:80].decode("ascii", "replace").strip()),
+        )
+    line = file.readline(_HEADER_BYTES)
+    while line.startswith(b"%") or (line and not line.strip()):
+        line = file.readline(_HEADER_BYTES)
+    sizes = line.split()
+    if len(sizes) != 3 or not all(size.isdigit() and len(size) < 19 for size in sizes):
+        _fail(
+            "counts.structure",
+            path.name,
+            "a line with numbers of rows, columns and entries is needed",
+            repr(line[:80].decode("ascii", "replace").strip()),
+        )
+    n_rows, n_columns, n_entries = (int(size) for size in sizes)
+    most = path.stat().st_size * _MAX_RATIO // _BYTES_PER_ENTRY
+    if max(n_rows, n_columns) > _LARGEST or n_entries > most:
+        _fail(
+            "counts.size",
+            path.name,
+            "the file must hold what it declares",
+            f"{n_rows} x {n_columns} with {n_entries} entries in {path.stat().st_size} bytes",
+        )
+    # An empty matrix has no values that its field and its symmetry could say anything of.
+    if n_entries and (words[3] not in {"integer", "real"} or words[4] != "general"):
+        _fail(
+            "counts.not-a-matrix",
+            path.name,
+            "a general matrix of integers or real numbers is needed",
+            " ".join(words[3:]),
+        )
+    return _Header(n_rows, n_columns, n_entries, np.float64 if words[3] == "real" else np.int64)
+
+
+def _parse(name: str, file: BinaryIO, header: _Header) -> _Triplets:
+    """Rows and columns from 0, and values, of every entry."""
+    blocks: list[_Triplets] = []
+    n_found = 0
+    try:
+        for frame in pd.read_csv(
+            file,
+            sep=r"\s+",
+            header=None,
+            dtype={0: np.int64, 1: np.int64, 2: header.value_type},
+            chunksize=ENTRIES_PER_BLOCK,
+            na_filter=False,
+        ):
+            n_found += len(frame)
+            if n_found > header.n_entries:
+                break
+            blocks.append(_block(name, frame, header))
+    except pd.errors.EmptyDataError:
+        pass
+    except CountsError:
+        raise
+    except (ValueError, OverflowError) as error:
+        _fail("counts.structure", name, _LINE, str(error).strip())
+    if n_found != header.n_entries:
+        is_short = n_found < header.n_entries
+        _fail(
+            "counts.truncated" if is_short else "counts.structure",
+            name,
+            f"{header.n_entries} entries are needed, as the header says",
+            f"{n_found}" if is_short else "more",
+            "copy the file again from its source",
+        )
+    if not blocks:
+        none = np.zeros(0, dtype=np.int32)
+        return none, none, np.zeros(0, dtype=header.value_type)
+    rows, columns, values = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    return rows, columns, values
+
+
+def _block(name: str, frame: pd.DataFrame, header: _Header) -> _Triplets:
+    if frame.shape[1] != 3:
+        _fail("counts.structure", name, _LINE, f"{frame.shape[1]} fields")
+    places = []
+    for column, most in enumerate((header.n_rows, header.n_columns)):
+        place = frame[column].to_numpy()
+        if place.min() < 1 or place.max() > most:
+            _fail(
+                "counts.structure",
+                name,
+                f"{('rows', 'columns')[column]} must be from 1 to {most}, as the header says",
+                f"{place.min()} to {place.max()}",
+            )
+        places.append((place - 1).astype(np.int32))
+    return places[0], places[1], frame[2].to_numpy()
+
+
+def _to_rows(
+    feature: NDArray[np.int32],
+    barcode: NDArray[np.int32],
+    value: NDArray[np.int64 | np.float64],
+    *,
+    shape: tuple[int, int],
+) -> sparse.csr_array:
+    """Order entries by barcode and leave equal places as they are, to be found and refused."""
+    order = np.argsort(barcode, kind="stable")
+    n_of_row = np.bincount(barcode, minlength=shape[0])
+    indptr = np.concatenate([[0], np.cumsum(n_of_row)])
+    return sparse.csr_array((value[order], feature[order], indptr), shape=shape)

@@ -1,0 +1,392 @@
+"""Which files of a folder make up one slide of Space Ranger Visium."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stformat.errors import (
+    CountsError,
+    InputError,
+    PositionsError,
+    Problem,
+    UnknownSourceError,
+)
+from stformat.sources._counts_h5 import is_counts_h5
+from stformat.sources._counts_mtx import MtxFiles, find_mtx
+from stformat.sources._notes import named
+from stformat.sources._positions import is_positions
+from stformat.sources._scalefactors import is_scalefactors, read_scalefactors
+
+__all__ = ["CountsChoice", "VisiumFiles", "evidence", "find_files", "select_counts"]
+
+OUTS = "outs"
+MAX_COUNTS_DEPTH = 2
+"""Folders below the outputs that are searched for matrices:
+``filtered_gene_bc_matrices/<genome>``."""
+
+_HD_FOLDERS = re.compile(r"binned_outputs|segmented_outputs|square_\d+um")
+_PASSED_OVER = {"analysis", "deconvolution", "spatial_enrichment", "microscope_image"}
+_IMAGE = r"(.*[-_.])?{}\.(png|jpe?g|tiff?|btf)(\.gz)?"
+_SMALL = {
+    size: re.compile(_IMAGE.format(f"tissue_{size}_image"), re.IGNORECASE)
+    for size in ("hires", "lowres")
+}
+_FULL = re.compile(_IMAGE.format("(tissue_)?image"), re.IGNORECASE)
+_DERIVED = re.compile(r"hires|lowres|detected|aligned|cytassist", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountsChoice:
+    """A count matrix: one HDF5 file or a Matrix Market folder."""
+
+    source: Path | MtxFiles
+    """Where it is."""
+
+    @property
+    def path(self) -> Path:
+        """The file of values, which names it."""
+        return self.source if isinstance(self.source, Path) else self.source.matrix
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of it."""
+        if isinstance(self.source, Path):
+            return (self.source,)
+        parts = (self.source.matrix, self.source.barcodes, self.source.features)
+        return tuple(path for path in parts if path is not None)
+
+    @property
+    def content(self) -> str:
+        """``"filtered"``, ``"raw"``, ``"probes"`` or ``"unnamed"``, as names of it say."""
+        folders = [folder.name for folder in self.path.parents[:2] if "bc_matri" in folder.name]
+        words = " ".join([self.path.name, *folders]).lower()
+        if "raw_probe" in words:
+            return "probes"
+        return next((word for word in ("filtered", "raw") if word in words), "unnamed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisiumFiles:
+    """The files of one slide."""
+
+    name: str
+    """Name of the folder, or of the one that has it as ``outs``."""
+
+    folder: Path
+    """Folder of the outputs."""
+
+    counts: tuple[CountsChoice, ...]
+    """Every count matrix."""
+
+    positions: tuple[Path, ...]
+    """Every table of tissue positions."""
+
+    scalefactors: tuple[Path, ...]
+    """Every document of scale factors."""
+
+    hires: tuple[Path, ...]
+    """``tissue_hires_image``."""
+
+    lowres: tuple[Path, ...]
+    """``tissue_lowres_image``."""
+
+    full: tuple[Path, ...]
+    """Images that by their name are the full-resolution one, which Space Ranger does not write."""
+
+
+def evidence(path: Path) -> str | None:
+    """Say why a path looks like Space Ranger's outputs.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Folder or file.
+
+    Returns
+    -------
+    str or None
+        What was recognised, or None. Visium HD is recognised here and refused by `find_files`.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    if path.is_file():
+        is_matrix = is_counts_h5(path) or _is_mtx(path)
+        return f"count matrix {path.name}" if is_matrix else None
+    folder = _outputs(path)
+    hd = _hd_sign(folder)
+    if hd:
+        return f"Visium HD, {hd}"
+    files = _scan(folder)
+    seen = [
+        *(f"tissue positions {file.name}" for file in files.positions[:1]),
+        *(f"count matrix {choice.path.name}" for choice in files.counts[:1]),
+    ]
+    return ", ".join(seen) or None
+
+
+def _is_mtx(path: Path) -> bool:
+    return any(files.matrix == path for files in find_mtx(path.parent))
+
+
+def _outputs(path: Path) -> Path:
+    return path / OUTS if (path / OUTS).is_dir() else path
+
+
+def _hd_sign(folder: Path) -> str | None:
+    """Return what shows that outputs are of Visium HD."""
+    for name in (folder.name, *(entry.name for entry in _folders(folder))):
+        if _HD_FOLDERS.fullmatch(name):
+            return f"folder {name}"
+    for path in _files(folder, "spatial"):
+        if path.suffix == ".json" and is_scalefactors(path) and _has_bins(path):
+            return f"bin_size_um in {path.name}"
+    return None
+
+
+def _has_bins(path: Path) -> bool:
+    try:
+        return read_scalefactors(path).bin_size_um is not None
+    except PositionsError:
+        return False
+
+
+def find_files(source: Path, *, sample: str | None) -> VisiumFiles:
+    """Find the files of one slide.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        The outputs of Space Ranger, a folder that has them as ``outs``, one with files of the same
+        content under other names, or the count matrix of one of these.
+    sample : str or None
+        Name of the slide: where several files could be meant, those with this name in their own.
+
+    Returns
+    -------
+    VisiumFiles
+        Tables and documents are recognised by their content, images and matrices by the ends of
+        their names.
+
+    Raises
+    ------
+    UnknownSourceError
+        If the outputs are of Visium HD.
+    InputError
+        If the folder cannot be read.
+    """
+    folder = _outputs(source) if source.is_dir() else _folder_of(source)
+    hd = _hd_sign(folder)
+    if hd:
+        raise UnknownSourceError(
+            Problem(
+                "source.visium-hd",
+                str(source),
+                "the kind 'visium' is read: an array of spots",
+                f"Visium HD, an array of bins ({hd})",
+                "Visium HD is another kind of source",
+            )
+        )
+    files = _scan(folder)
+    counts = files.counts
+    if source.is_file():
+        counts = (_choice(source),)
+    return VisiumFiles(
+        name=files.name,
+        folder=folder,
+        counts=_of_sample(counts, sample, lambda choice: choice.path.name),
+        positions=_of_sample(files.positions, sample, _name),
+        scalefactors=_of_sample(files.scalefactors, sample, _name),
+        hires=_of_sample(files.hires, sample, _name),
+        lowres=_of_sample(files.lowres, sample, _name),
+        full=_of_sample(files.full, sample, _name),
+    )
+
+
+def _folder_of(matrix: Path) -> Path:
+    """Return the outputs that a matrix belongs to: the nearest folder with tissue positions."""
+    folder = matrix.parent
+    for _ in range(MAX_COUNTS_DEPTH + 1):
+        if _scan(folder).positions:
+            return folder
+        folder = folder.parent
+    return matrix.parent
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+def _of_sample[T](
+    candidates: Sequence[T], sample: str | None, name: Callable[[T], str]
+) -> tuple[T, ...]:
+    """Those of several that have the name of the sample as a word in their own, if any has."""
+    if sample is None or len(candidates) < 2:
+        return tuple(candidates)
+    word = re.compile(rf"(?<![^\W_]){re.escape(sample)}(?![^\W_])")
+    return tuple(one for one in candidates if word.search(name(one))) or tuple(candidates)
+
+
+def _scan(folder: Path) -> VisiumFiles:
+    plain = list(_files(folder, "."))
+    spatial = [path for name in _spatial_folders(folder) for path in _files(folder, name)]
+    small = [*plain, *spatial]
+    microscope = list(_files(folder, "microscope_image"))
+    return VisiumFiles(
+        name=_slide_name(folder),
+        folder=folder,
+        counts=tuple(_counts(folder)),
+        positions=tuple(path for path in small if _may_be_table(path) and is_positions(path)),
+        scalefactors=tuple(
+            path for path in small if ".json" in path.name.lower() and is_scalefactors(path)
+        ),
+        hires=tuple(path for path in small if _SMALL["hires"].fullmatch(path.name)),
+        lowres=tuple(path for path in small if _SMALL["lowres"].fullmatch(path.name)),
+        full=tuple(
+            path
+            for path in [*plain, *microscope]
+            if _FULL.fullmatch(path.name) and not _DERIVED.search(path.name)
+        ),
+    )
+
+
+def _slide_name(folder: Path) -> str:
+    resolved = folder.resolve()
+    return resolved.parent.name if resolved.name == OUTS else resolved.name
+
+
+def _may_be_table(path: Path) -> bool:
+    """Whether it is worth while to look into a file: not into gigabytes of images and reads."""
+    name = path.name.lower().removesuffix(".gz")
+    return name.endswith((".csv", ".tsv", ".txt", ".parquet"))
+
+
+def _counts(folder: Path) -> Iterator[CountsChoice]:
+    for path in _files(folder, "."):
+        if path.suffix.lower() in {".h5", ".hdf5"} and _is_h5_or_names_it(path):
+            yield CountsChoice(source=path)
+    pending = [(folder, 0)]
+    while pending:
+        here, depth = pending.pop(0)
+        for files in find_mtx(here):
+            yield CountsChoice(source=files)
+        if depth < MAX_COUNTS_DEPTH:
+            pending.extend((below, depth + 1) for below in _folders(here))
+
+
+def _is_h5_or_names_it(path: Path) -> bool:
+    """Whether a file is a matrix, or is named like one: damage is then reported by the reader."""
+    return is_counts_h5(path) or bool(re.search(r"(feature|gene)_bc_matri\w*\.h5$", path.name))
+
+
+def _files(folder: Path, below: str) -> Iterator[Path]:
+    """Files of a folder below another, in the order of their names."""
+    return (path for path in _entries(folder / below) if path.is_file())
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.name not in _PASSED_OVER and path.is_dir()]
+
+
+def _spatial_folders(folder: Path) -> list[str]:
+    return [path.name for path in _folders(folder) if path.name.lower().endswith("spatial")]
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(
+            Problem("source.unreadable", str(folder), "the folder must be readable", str(error))
+        ) from error
+
+
+def _choice(path: Path) -> CountsChoice:
+    """Return a matrix that is named outright: HDF5, Matrix Market, or the folder of the latter."""
+    if path.is_dir():
+        found = find_mtx(path)
+        if len(found) != 1:
+            raise CountsError(
+                Problem(
+                    "counts.missing",
+                    str(path),
+                    "one matrix.mtx is needed in the folder",
+                    named([files.matrix.name for files in found]) or "none",
+                )
+            )
+        return CountsChoice(source=found[0])
+    for files in find_mtx(path.parent):
+        if files.matrix == path:
+            return CountsChoice(source=files)
+    return CountsChoice(source=path)
+
+
+def select_counts(files: VisiumFiles, given: object) -> CountsChoice:
+    """Choose the count matrix of a slide.
+
+    Parameters
+    ----------
+    files : VisiumFiles
+        From `find_files`.
+    given : path or None
+        The matrix that the user names: an HDF5 file, a Matrix Market file or its folder.
+
+    Returns
+    -------
+    CountsChoice
+        As given; else the only filtered one, or the only one that no name calls filtered or raw,
+        or the only raw one, or the only one of probes; HDF5 rather than text, which lacks genomes.
+
+    Raises
+    ------
+    CountsError
+        If there is none, or none is the only one.
+    InputError
+        If `given` is no path of a file or folder.
+    """
+    if given is not None:
+        if not isinstance(given, str | Path) or not Path(given).exists():
+            raise InputError(
+                Problem(
+                    "option.path", "counts", "the path of a count matrix is needed", repr(given)
+                )
+            )
+        return _choice(Path(given))
+    for content in ("filtered", "unnamed", "raw", "probes"):
+        for is_h5 in (True, False):
+            found = [
+                choice
+                for choice in files.counts
+                if choice.content == content and isinstance(choice.source, Path) == is_h5
+            ]
+            if len(found) > 1:
+                raise CountsError(
+                    Problem(
+                        "counts.several",
+                        str(files.folder),
+                        "one count matrix is needed",
+                        ", ".join(
+                            choice.path.relative_to(files.folder).as_posix() for choice in found
+                        ),
+                        "name one with counts=, or the slide with slide_id=",
+                    )
+                )
+            if found:
+                return found[0]
+    raise CountsError(
+        Problem(
+            "counts.missing",
+            str(files.folder),
+            "a count matrix is needed: filtered_feature_bc_matrix.h5, or a folder "
+            "filtered_feature_bc_matrix with matrix.mtx, barcodes.tsv and features.tsv",
+            "tissue positions without one" if files.positions else "none",
+            "name it with counts= if it lies elsewhere",
+        )
+    )
