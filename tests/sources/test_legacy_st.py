@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from stformat.sources import read_slide
+from stformat.sources import legacy_st, read_slide
+from stformat.sources._image import open_image
 from stformat.testing import LegacyStQuirks, expected_legacy_st, make_slide, write_legacy_st
 from stformat.testing.strategies import legacy_st_samples
 
@@ -282,3 +284,40 @@ def test_blocks_can_be_read_again(slide, tmp_path):
     for block in record.tables[0].counts.iter_blocks():
         assert block.has_canonical_format
         assert (block.data != 0).all()
+
+
+def test_names_are_compared_with_as_many_decimals_as_they_print(tmp_path):
+    places = [(1.2, 1.2), (1.41, 1.2), (1.2, 1.4)]
+    source = _write_tiny(tmp_path, places, [(12, 12), (14, 12), (12, 14)])
+    spots = (source / "S_spots.tsv").read_text().replace("1.41", "1.4096")
+    (source / "S_spots.tsv").write_text(spots)
+    record = read_slide(source)
+    assert record.tables[0].spots.barcodes.tolist() == ["1.2x1.2", "1.41x1.2", "1.2x1.4"]
+    assert record.tables[0].spots.xy.tolist() == [[12, 12], [14, 12], [12, 14]]
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(0.4, ["a", "b"]), (0.6, ["b"])])
+def test_labels_by_pixel_are_of_spots_within_half_a_pixel(tmp_path, offset, expected):
+    source = _write_tiny(tmp_path, [(1, 1), (1, 2), (2, 1)], [(10, 10), (10, 20), (20, 10)])
+    labels = tmp_path / "labels"
+    labels.write_text(f"pixel_x,pixel_y,label\n{10 + offset},10,a\n20,10,b\n")
+    values = read_slide(source, options={"labels": labels}).tables[0].spots.annotations["label"]
+    assert [value for value in values if value] == expected
+
+
+@pytest.mark.parametrize("pitch_um", [None, 300.0])
+def test_image_tags_give_mpp_where_nothing_else_does(tmp_path, monkeypatch, pitch_um):
+    slide = make_slide(height=200, width=800, seed=1, n_genes=5, pitch_px=20, array_shape=(9, 40))
+    source = write_legacy_st(slide, tmp_path, image_format="png")
+
+    def open_tagged(path, **arguments):
+        return dataclasses.replace(open_image(path, **arguments), tag_mpp=11.0)
+
+    monkeypatch.setattr(legacy_st, "open_image", open_tagged)
+    record = read_slide(source, options={"pitch_um": pitch_um})
+    if pitch_um is None:
+        assert (record.mpp.value, record.mpp.method) == (11.0, "image-tags")
+        assert "mpp.contradiction" not in codes(record)
+    else:
+        assert record.mpp.method == "lattice"
+        assert "mpp.contradiction" in codes(record)
