@@ -14,8 +14,17 @@ from stformat.testing.legacy_st import (
     write_legacy_st,
 )
 from stformat.testing.synthetic import SyntheticSlide, make_slide
+from stformat.testing.visium import VisiumQuirks, write_visium
 
-__all__ = ["LegacyStSample", "legacy_st_quirks", "legacy_st_samples", "slides"]
+__all__ = [
+    "LegacyStSample",
+    "VisiumSample",
+    "legacy_st_quirks",
+    "legacy_st_samples",
+    "slides",
+    "visium_quirks",
+    "visium_samples",
+]
 
 _LEAST_SPOTS, _MOST_SPOTS = 5, 9  # along an edge; five leave nine spots on any tissue
 _MOST_MISSING = 2
@@ -105,3 +114,87 @@ def legacy_st_samples(draw: st.DrawFn) -> LegacyStSample:
         layout=draw(st.sampled_from(["her2st", "flat"])),
         image_format=draw(st.sampled_from([None, "png", "tiff-tiled", "tiff-striped"])),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisiumSample:
+    """A slide and how Space Ranger's outputs of it are written."""
+
+    slide: SyntheticSlide
+    """The slide."""
+
+    quirks: VisiumQuirks
+    """How the files depart from the plainest."""
+
+    def write(self, folder: Path) -> Path:
+        """Write the files into a folder and return it."""
+        return write_visium(self.slide, folder, quirks=self.quirks)
+
+
+@st.composite
+def visium_quirks(draw: st.DrawFn) -> VisiumQuirks:
+    """Any mixture of quirks that leaves a slide of `visium_samples` readable."""
+    few = st.integers(0, _MOST_MISSING)
+    is_legacy, n_sections = draw(st.booleans()), draw(st.sampled_from([1, 1, 2, 3]))
+    return draw(
+        st.builds(
+            VisiumQuirks,
+            counts=st.sampled_from(["h5", "mtx"]),
+            content=st.sampled_from(["filtered", "raw", "both", "probes"]),
+            is_legacy=st.just(is_legacy),
+            strings=st.sampled_from(["fixed", "padded", "variable"]),
+            value_type=st.sampled_from(["int32", "int64", "float64"]),
+            index_type=st.sampled_from(["int32", "int64", "uint32"]),
+            has_zeros=st.booleans(),
+            n_genomes=st.sampled_from([1, 2]),
+            n_antibodies=st.just(0) if is_legacy else few,
+            n_repeated_names=st.integers(0, 1),
+            positions=st.sampled_from(["csv", "txt", "gz", "parquet"]),
+            has_header=st.booleans(),
+            has_crlf=st.booleans(),
+            is_rounded=st.booleans(),
+            is_shuffled=st.booleans(),
+            n_sections=st.just(n_sections),
+            suffixes=st.just("both")
+            if n_sections > 1
+            else st.sampled_from(["both", "counts", "positions", "neither"]),
+            n_spots_without_counts=few,
+            n_counts_without_position=few,
+            missing_factors=st.frozensets(
+                st.sampled_from(
+                    [
+                        "fiducial_diameter_fullres",
+                        "spot_diameter_fullres",
+                        "tissue_hires_scalef",
+                        "tissue_lowres_scalef",
+                    ]
+                ),
+                max_size=3,
+            ),
+            images=st.sampled_from(["none", "full", "hires", "lowres", "hires+lowres"]),
+            hires_scale=st.sampled_from([0.5, 0.15, 1.25]),
+            is_off_image=st.booleans(),
+            layout=st.sampled_from(["outs", "spatial", "flat"]),
+        )
+    )
+
+
+@st.composite
+def visium_samples(draw: st.DrawFn) -> VisiumSample:
+    """Slides with a hexagonal array of 6 to 9 spots along an edge, and their files."""
+    pitch_px = draw(st.sampled_from([12.0, 17.5, 24.0]))
+    height, width = (
+        draw(st.integers(6, 9)) * int(pitch_px) + draw(st.integers(0, 5)) for _ in "yx"
+    )
+    slide = make_slide(
+        height=height,
+        width=width,
+        seed=draw(st.integers(0, 2**16)),
+        n_genes=draw(st.integers(_LEAST_GENES, _MOST_GENES)),
+        pitch_px=pitch_px,
+        slide_id=draw(st.sampled_from(["A1", "151673", "V1-B_2"])),
+        rotation_deg=draw(st.sampled_from([0.0, 90.0, -2.0])),
+        jitter=0.0,
+        lattice="hexagonal",
+    )
+    return VisiumSample(slide=slide, quirks=draw(visium_quirks()))

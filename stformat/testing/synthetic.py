@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +17,17 @@ from stformat.testing._histology import REGIONS, Tissue
 
 __all__ = ["SyntheticSlide", "make_slide"]
 
-PITCH_UM = 200.0
-"""Distance of neighbouring spots on the array that is imitated, in microns."""
+type LatticeShape = Literal["square", "hexagonal"]
+
+PITCH_UM: dict[LatticeShape, float] = {"square": 200.0, "hexagonal": 100.0}
+"""Distance of neighbouring spots on the arrays that are imitated, in microns: legacy ST, Visium."""
+
+# Pixels for one unit of the array's columns and rows, over the pitch. Every second place of a
+# hexagonal array is empty.
+_UNITS: dict[LatticeShape, tuple[float, float]] = {
+    "square": (1.0, 1.0),
+    "hexagonal": (0.5, math.sqrt(3) / 2),
+}
 
 _BAND_PX = 256
 _MAX_JITTER = 0.3  # of the pitch: a spot stays nearest to its own place
@@ -43,7 +54,8 @@ class SyntheticSlide:
     """Distance of neighbouring spots in pixels."""
 
     array_xy: NDArray[np.int64]
-    """(n_spots, 2) places on the capture array, columns ``(x, y)``, from 1."""
+    """(n_spots, 2) places on the capture array, columns ``(x, y)``: from 1 on a square array, from
+    0 on a hexagonal one, whose rows use every second column."""
 
     new_xy: NDArray[np.float64]
     """(n_spots, 2) places on the array as measured, to three decimals, columns ``(x, y)``."""
@@ -75,7 +87,7 @@ class SyntheticSlide:
 
     @property
     def mpp(self) -> float:
-        """Microns per pixel: spots are 200 um apart."""
+        """Microns per pixel: spots are 200 um apart, or 100 um on a hexagonal array."""
         return self.tissue.mpp
 
     @cached_property
@@ -111,6 +123,7 @@ def make_slide(
     rotation_deg: float = 0.3,
     jitter: float = 0.02,
     array_shape: tuple[int, int] = (35, 33),
+    lattice: LatticeShape = "square",
 ) -> SyntheticSlide:
     """Make a slide of spatial transcriptomics that never was.
 
@@ -124,7 +137,8 @@ def make_slide(
         Number of genes, at least 1. The first are symbols of real markers, which are high where
         the image shows their tissue.
     pitch_px : float, default: 110.0
-        Distance of neighbouring spots in pixels, at least 4; stands for 200 um.
+        Distance of neighbouring spots in pixels, at least 4; stands for 200 um, or for 100 um on a
+        hexagonal array.
     slide_id : str, default: "S1"
         Identifier, and name of the sample in files.
     rotation_deg : float, default: 0.3
@@ -132,7 +146,10 @@ def make_slide(
     jitter : float, default: 0.02
         Standard deviation of a spot's distance from its place, over the pitch.
     array_shape : tuple of int, default: (35, 33)
-        Most rows and columns of the capture array; what fits the image is used, in its middle.
+        Most rows of the capture array and most spots of a row; what fits the image is used, in its
+        middle. Visium's are (78, 64) and (128, 112).
+    lattice : {"square", "hexagonal"}, default: "square"
+        How spots are placed: as on legacy ST arrays, or as on Visium's.
 
     Returns
     -------
@@ -158,20 +175,22 @@ def make_slide(
     if n_genes < 1 or seed < 0:
         raise ValueError(f"n_genes must be at least 1 and seed at least 0, got {n_genes}, {seed}")
     random = np.random.default_rng(seed)
-    tissue = Tissue(height=height, width=width, mpp=PITCH_UM / pitch_px, seed=seed)
-    rows, columns = (
-        min(most, int(size / pitch_px))
-        for most, size in zip(array_shape, (height, width), strict=True)
-    )
+    tissue = Tissue(height=height, width=width, mpp=PITCH_UM[lattice] / pitch_px, seed=seed)
+    units = np.array(_UNITS[lattice]) * pitch_px
+    is_hexagonal = lattice == "hexagonal"
+    rows = min(array_shape[0], int(height / units[1]))
+    # Every second row of a hexagonal array begins half a pitch to the right.
+    columns = min(array_shape[1], int(width / pitch_px - 0.5 * is_hexagonal))
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
     array_xy = (
-        np.stack(np.meshgrid(np.arange(columns), np.arange(rows)), axis=-1).reshape(-1, 2) + 1
-    )
+        np.stack([2 * x + y % 2, y], axis=-1) if is_hexagonal else np.stack([x, y], axis=-1) + 1
+    ).reshape(-1, 2)
     shift = np.clip(random.normal(0.0, jitter, array_xy.shape), -_MAX_JITTER, _MAX_JITTER)
     new_xy = np.round(array_xy + shift, 3)
     turn = np.deg2rad(rotation_deg)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    middle = (np.array([columns, rows]) + 1) / 2
-    xy = np.round((new_xy - middle) @ rotation * pitch_px + np.array([width, height]) / 2, 2)
+    middle = (array_xy.min(axis=0) + array_xy.max(axis=0)) / 2
+    xy = np.round((new_xy - middle) * units @ rotation + np.array([width, height]) / 2, 2)
     fields = tissue.fields_at(xy)
     weights = fields.weights()
     names = gene_names(n_genes)
