@@ -72,7 +72,7 @@ class StoreFiles(Protocol):
 
 
 class _Descriptor:
-    """An open file, closed when it is retired and its last user is done."""
+    """An open file, closed when it is retired and its last user is done, or when forgotten."""
 
     __slots__ = ("fd", "is_retired", "n_users", "size")
 
@@ -81,6 +81,15 @@ class _Descriptor:
         self.size = size
         self.n_users = 0
         self.is_retired = False
+
+    def __del__(self) -> None:
+        # Without the lock: garbage may be collected in a thread that holds it.
+        if self.fd >= 0:
+            self.close()
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        os.close(fd)
 
 
 class DirectoryFiles:
@@ -341,7 +350,7 @@ class DirectoryFiles:
         if not file.is_retired:
             file.is_retired = True
             if not file.n_users:
-                os.close(file.fd)
+                file.close()
 
     def _failure(self, error: OSError, path: str) -> StoreError:
         """Say what an error of the operating system means for the store."""
@@ -391,7 +400,7 @@ def _release(file: _Descriptor) -> None:
     with _lock:
         file.n_users -= 1
         if file.is_retired and not file.n_users:
-            os.close(file.fd)
+            file.close()
 
 
 def _parts(path: str) -> list[str]:

@@ -49,6 +49,7 @@ class SlideTable:
         self._store = store
         self._cache = cache
         self._path = f"tables/{attributes.name}"
+        self._vectors: dict[str, ArrayReader] = {}
 
     @cached_property
     def obs(self) -> pd.DataFrame:
@@ -91,7 +92,14 @@ class SlideTable:
     def centers(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the centres of rows in full-resolution pixels: (m, 2), columns ``(x, y)``."""
         path = spots_path(self.attributes.name)
-        return np.stack([self._vector(f"{path}/{axis}").take_1d(rows) for axis in "xy"], axis=1)
+        xy = np.empty((len(rows), 2))
+        for column, axis in enumerate("xy"):
+            xy[:, column] = self._vector(f"{path}/{axis}").take_1d(rows)
+        if not np.isfinite(xy).all():
+            raise CorruptStoreError(
+                Problem("table.centres", path, "centres must be finite", "one that is not")
+            )
+        return xy
 
     def radii(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the radius, or half the side, of rows in full-resolution pixels."""
@@ -128,7 +136,7 @@ class SlideTable:
             data, indices, indptr, gene_map=gene_map, n_out=len(wanted), **scaled
         )
         is_ascending = len(wanted) == len(columns) and (places[1:] > places[:-1]).all()
-        return dense if is_ascending else dense[:, places]
+        return dense if is_ascending else dense.take(places, axis=1)
 
     def _stored(
         self, rows: NDArray[np.int64], columns: NDArray[np.int64]
@@ -186,7 +194,9 @@ class SlideTable:
         return barcodes
 
     def _vector(self, path: str) -> ArrayReader:
-        reader = ArrayReader(self._store, path, cache=self._cache)
+        reader = self._vectors.get(path)
+        if reader is None:
+            reader = self._vectors[path] = ArrayReader(self._store, path, cache=self._cache)
         if reader.shape != (self.attributes.n_obs,):
             raise CorruptStoreError(
                 Problem("table.rows", path, f"{self.attributes.n_obs} rows", f"{reader.shape}")

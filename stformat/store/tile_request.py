@@ -34,7 +34,8 @@ def tiles_at_mpp(
         engine,
         centers_px,
         grids=[grid],
-        grid_of_tile=np.zeros(len(centers_px), dtype=np.int64),
+        # One zero, seen n times: millions of tiles of one grid need no array to say so.
+        grid_of_tile=np.broadcast_to(np.int64(0), len(centers_px)),
         fill_value=fill_value,
         mpp=mpp,
     )
@@ -102,16 +103,19 @@ def target_mpp(
 
 
 def parse_centers(centers_px: ArrayLike) -> NDArray[np.float64]:
-    """Return centres as (n, 2) float64; their values are checked where windows are placed.
+    """Return centres as (n, 2) float64.
 
     Raises
     ------
     ValueError
-        If they are not of that shape.
+        If they are not of that shape, or not finite.
     """
     centers = np.asarray(centers_px, dtype=np.float64)
     if centers.ndim != 2 or centers.shape[1] != 2:
         raise ValueError(f"centers_px must be (n, 2) with columns (x, y), got {centers.shape}")
+    if not np.isfinite(centers).all():
+        row = int(np.argmin(np.isfinite(centers).all(axis=1)))
+        raise ValueError(f"centers_px must be finite, got {centers[row].tolist()} in row {row}")
     return centers
 
 

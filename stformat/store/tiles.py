@@ -225,7 +225,7 @@ class Tiles:
     engine : TileEngine
         The image.
     centers_px : (n, 2) ndarray of float64
-        Centres in full-resolution pixels, columns ``(x, y)``.
+        Centres in full-resolution pixels, columns ``(x, y)``, finite.
     grids : sequence of TileGrid
         Sizes and resolutions that occur, at least one; all of one `tile_px`.
     grid_of_tile : (n,) ndarray of int64
@@ -247,20 +247,14 @@ class Tiles:
         mpp: float | None,
     ) -> None:
         self._engine = engine
+        self._centers = centers_px
         self._grids = tuple(grids)
         self._grid_of_tile = grid_of_tile
         self._fill_value = fill_value
         self._mpp = mpp
-        self._windows = np.empty((len(centers_px), 2), dtype=np.int64)
-        self._coverage = np.empty(len(centers_px))
-        for number, grid in enumerate(self._grids):
-            here = grid_of_tile == number
-            centers = centers_px[here]
-            self._windows[here] = coords.tile_windows(centers, grid)
-            self._coverage[here] = coords.coverage(centers, grid, engine.level_shape(grid.level))
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._centers)
 
     def __repr__(self) -> str:
         n, n_c, tile_px, _ = self.shape
@@ -285,7 +279,11 @@ class Tiles:
     @property
     def coverage(self) -> NDArray[np.float64]:
         """(n,) share of each tile's area that lies inside the image: 1.0 is wholly inside."""
-        return self._coverage.copy()
+        shares = np.empty(len(self))
+        for tiles, grid in self._by_grid(np.arange(len(self))):
+            shape = self._engine.level_shape(grid.level)
+            shares[tiles] = coords.coverage(self._centers[tiles], grid, shape)
+        return shares
 
     def __getitem__(self, index: RowIndex) -> NDArray[np.unsignedinteger]:
         tiles = self._read(row_positions(index, len(self)))
@@ -323,18 +321,22 @@ class Tiles:
         return all(grid.is_copy for grid in self._grids)
 
     def _read(self, tiles: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
-        of_grid = self._grid_of_tile[tiles]
-        numbers = np.unique(of_grid)
-        if len(numbers) == 1:
-            return self._cut(tiles, self._grids[numbers[0]])
+        if len(self._grids) == 1:
+            return self._cut(tiles, self._grids[0])
         out = np.empty((len(tiles), *self.shape[1:]), dtype=self.dtype)
-        for number in numbers:
-            here = of_grid == number
-            out[here] = self._cut(tiles[here], self._grids[number])
+        for here, grid in self._by_grid(tiles):
+            out[here] = self._cut(tiles[here], grid)
         return out
 
+    def _by_grid(self, tiles: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], TileGrid]]:
+        """Yield the places in `tiles` of those on each grid that occurs."""
+        of_grid = self._grid_of_tile[tiles]
+        for number in np.unique(of_grid):
+            yield np.flatnonzero(of_grid == number), self._grids[number]
+
     def _cut(self, tiles: NDArray[np.int64], grid: TileGrid) -> NDArray[np.unsignedinteger]:
-        return self._engine.cut(self._windows[tiles], grid, fill_value=self._fill_value)
+        windows = coords.tile_windows(self._centers[tiles], grid)
+        return self._engine.cut(windows, grid, fill_value=self._fill_value)
 
 
 def _touched(start: int, size: int, extent: int, edge: int) -> NDArray[np.int64]:

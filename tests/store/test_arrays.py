@@ -354,13 +354,15 @@ def test_a_shard_shorter_than_its_index_is_damage(tmp_path, open_loose, length):
 def test_a_small_frame_that_unfolds_to_a_gigabyte_is_never_decoded(
     tmp_path, open_loose, monkeypatch, filters
 ):
-    write(tmp_path, np.zeros((8, 8), np.uint8), chunks=(8, 8), shards=(8, 8), filters=filters)
+    edge = (256, 256)
+    write(tmp_path, np.zeros(edge, np.uint8), chunks=edge, shards=edge, filters=filters)
     bomb = imagecodecs.zstd_encode(bytes(2**27), level=3)
     bomb = bomb[:4] + bytes([bomb[4] | 4]) + bomb[5:]
+    assert len(bomb) < 2**16
     path = tmp_path / "a/c/0/0"
     path.write_bytes(with_index(bomb, np.array([[0, len(bomb)]])))
     monkeypatch.setattr(imagecodecs, "zstd_decode", None)
-    with pytest.raises(CorruptStoreError):
+    with pytest.raises(CorruptStoreError, match=f"{2**27} bytes of content"):
         ArrayReader(open_loose(tmp_path), "a").read_chunk((0, 0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import pickle
@@ -554,6 +555,21 @@ def test_a_closed_slide_reads_nothing(path):
     slide.close()
     with pytest.raises(ValueError, match="closed"):
         slide.tiles(8)[:]
+
+
+def test_a_slide_that_is_forgotten_holds_no_files(path):
+    def held() -> list[str]:
+        links = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        return [link for link in links if link.startswith(str(path))]
+
+    before = held()
+    tiles = open_slide(path).tiles(8)
+    gc.collect()
+    assert tiles[:].shape == (60, 3, 8, 8)  # tiles hold the files as long as they live
+    assert len(held()) > len(before)
+    del tiles
+    gc.collect()
+    assert held() == before
 
 
 # ---- threads and processes

@@ -186,7 +186,7 @@ def test_coverage_is_the_share_inside_the_level(some_tiles):
     levels_shape = (83, 61)
     inside = [
         (plain_crop(np.ones((1, *levels_shape), np.uint8), x, y, 13, 0)).mean()
-        for x, y in found._windows.tolist()
+        for x, y in coords.tile_windows(found._centers, found._grids[0]).tolist()
     ]
     np.testing.assert_allclose(found.coverage, inside, atol=1e-12)
 
@@ -216,7 +216,7 @@ def test_tiles_of_several_grids(pyramid):
     assert "level 0 to 1, resampled, mpp unknown" in repr(mixed)
     np.testing.assert_array_equal(
         mixed[int(np.flatnonzero(which == 1)[0])],
-        plain_crop(levels[1], *mixed._windows[which == 1][0].tolist(), 8, 0),
+        plain_crop(levels[1], *coords.tile_windows(xy[which == 1], grids[1])[0].tolist(), 8, 0),
     )
 
 
