@@ -28,7 +28,7 @@ from zarr.abc.store import (
 )
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from stformat.errors import CorruptStoreError, Problem, StoreError
+from stformat.errors import CorruptStoreError, Problem, StoreError, UnsupportedStoreError
 from stformat.metadata.zarr_array import ArrayMetadata
 from stformat.store.chunk_bytes import ChunkBytes, ChunkRun, chunk_grid
 from stformat.store.chunk_codec import ChunkError, compressed_bound, declared_size, decode_into
@@ -84,13 +84,30 @@ class ZarrChunks:
         Path of the array.
     metadata : ArrayMetadata
         Of the array.
+
+    Raises
+    ------
+    UnsupportedStoreError
+        If zarr-python knows no such codec, or not with this configuration.
     """
 
     def __init__(self, store: CommittedStore, path: str, metadata: ArrayMetadata) -> None:
         self._path = path
         self._chunks = metadata.chunks
         self._grid = chunk_grid(metadata.shape, metadata.chunks)
-        self._array = open_array(store, path)
+        try:
+            self._array = open_array(store, path)
+        except StoreError:
+            raise
+        except (*UNREADABLE, LookupError) as error:
+            raise UnsupportedStoreError(
+                Problem(
+                    "array.codecs",
+                    path,
+                    "zarr-python must be able to read the codecs",
+                    f"{', '.join(metadata.codec_names)}: {error}",
+                )
+            ) from error
 
     def locate(self, chunks: NDArray[np.int64]) -> list[ChunkRun]:
         """Make a run of each chunk: where its bytes lie is zarr-python's to know."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -409,6 +410,26 @@ def test_a_declared_length_that_no_file_backs_is_found_before_memory_is_taken(tm
     (tmp_path / "a/zarr.json").write_bytes(dump_canonical(document))
     with pytest.raises(CorruptStoreError):  # 1 TiB would be a MemoryError
         ArrayReader(open_loose(tmp_path), "a").read_1d(0, 2**37)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        {"name": "imagecodecs_jpeg"},
+        {"name": "blosc", "configuration": {"cname": "no such"}},
+        {"name": "transpose", "configuration": {"order": [5]}},
+        {"name": "gzip", "configuration": None},
+    ],
+)
+def test_a_codec_that_zarr_python_cannot_make_is_refused(tmp_path, open_loose, codec):
+    write(tmp_path, np.arange(64), chunks=(64,))
+    document = json.loads((tmp_path / "a/zarr.json").read_text())
+    is_filter = codec["name"] == "transpose"
+    plain = {"name": "bytes", "configuration": {"endian": "little"}}
+    document["codecs"] = [codec, plain] if is_filter else [plain, codec]
+    (tmp_path / "a/zarr.json").write_text(json.dumps(document))
+    with pytest.raises(UnsupportedStoreError):
+        ArrayReader(open_loose(tmp_path), "a")
 
 
 def test_a_request_of_too_many_chunks_is_refused(tmp_path, open_loose):
