@@ -161,15 +161,31 @@ def test_resample_coarser_equals_unbounded_integers(case):
         assert tile[-1, 0] == exact_mean(windows, step, tile_px - 1, 0)
 
 
-def test_resample_coarser_rounds_halves_up_exactly():
-    # Means k + 1/2 and those one part in step**2 below: what a rounded reciprocal gets wrong.
-    step = 2 * 65536
-    source = np.zeros((256, 1, 2, 2), np.uint8)
-    level = np.arange(255)
-    source[:255, 0] = level[:, None, None]
-    source[:255, 0, 0] += 1
-    tiles = kernels.resample_tiles(source, tile_px=1, step=step)
-    assert tiles[:255, 0, 0, 0].tolist() == (level + 1).tolist()
+@compiled
+@given(st.integers(65537, 1 << 23) | st.just(14 * 65536) | st.just(1 << 23), st.data())
+def test_division_is_exact_where_floats_are_not(step, data):
+    from stformat.kernels import _numba
+
+    area = step * step
+    quotients = data.draw(st.lists(st.integers(1, 65535), min_size=1))
+    # What rounds up by the least, and what misses it by the least.
+    halves = [quotient * area - area // 2 for quotient in quotients]
+    totals = [half + shift for half in halves for shift in (-1, 0, 1)]
+    divided = np.empty(len(totals), np.uint16)
+    _numba._divide(np.array(totals, np.uint64), area, divided)
+    assert divided.tolist() == [(total + area // 2) // area for total in totals]
+
+
+def test_resample_coarser_rounds_halves_up():
+    # 98 of 196 pixels one higher: mean k + 1/2; one less, and it is below.
+    level = np.arange(2000, dtype=np.uint16)
+    source = np.repeat(level, 196).reshape(-1, 1, 14, 14)
+    source[:, :, :7] += 1
+    tiles = kernels.resample_tiles(source, tile_px=1, step=14 * 65536)
+    np.testing.assert_array_equal(tiles.ravel(), level + 1)
+    source[:, :, 0, 0] -= 1
+    tiles = kernels.resample_tiles(source, tile_px=1, step=14 * 65536)
+    np.testing.assert_array_equal(tiles.ravel(), level)
 
 
 def test_resample_coarser_definition_by_hand():

@@ -117,17 +117,44 @@ def test_an_exception_in_the_pool_reaches_the_caller(use_threads):
         _pool.map_chunks(work, range(2))
 
 
-def test_a_call_from_inside_the_pool_runs_in_its_own_thread(use_threads):
+def test_no_call_of_a_failed_call_outlives_it(use_threads):
     use_threads(2)
+    caller = threading.current_thread()
+    pool_has_begun, caller_has_failed, finished = threading.Event(), threading.Event(), []
+
+    def work(item):
+        if threading.current_thread() is caller:
+            assert pool_has_begun.wait(10)
+            caller_has_failed.set()
+            raise LookupError(item)
+        pool_has_begun.set()
+        assert caller_has_failed.wait(10)
+        threading.Event().wait(0.1)  # dawdle, so that a caller who does not wait is seen
+        finished.append(item)
+
+    with pytest.raises(LookupError):
+        _pool.map_chunks(work, range(2))
+    assert len(finished) == 1
+
+
+def test_a_call_from_inside_the_pool_runs_in_its_own_thread(use_threads, monkeypatch):
+    use_threads(2)
+    executor = _pool._pool.executor()
+    submit, submitters = executor.submit, []
+
+    def recorded(*arguments):
+        submitters.append(threading.current_thread())
+        return submit(*arguments)
+
+    monkeypatch.setattr(executor, "submit", recorded)
     meeting = threading.Barrier(2)
 
     def outer(_):
-        meeting.wait(10)  # both threads are taken when the inner calls begin
-        here = threading.current_thread()
-        names = _pool.map_chunks(lambda _: threading.current_thread(), range(4))
-        return here.name.startswith("stformat") <= all(name is here for name in names)
+        meeting.wait(10)  # one item each for the caller and a thread of the pool
+        return _pool.map_chunks(str, range(4))
 
-    assert _pool.map_chunks(outer, range(2)) == [True, True]
+    assert _pool.map_chunks(outer, range(2)) == [["0", "1", "2", "3"]] * 2
+    assert set(submitters) == {threading.current_thread()}
 
 
 def test_calls_end_while_the_pool_is_busy(use_threads):
@@ -190,8 +217,15 @@ def test_a_forked_child_can_call_kernels(use_threads):
     expected = workload()
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send_bytes(workload()[-1_000_000:]))
+
+    def in_child():
+        meeting = threading.Barrier(2)
+        assert sorted(_pool.map_chunks(meeting.wait, [30.0] * 2)) == [0, 1]
+        sender.send_bytes(workload()[-1_000_000:])
+
+    child = context.Process(target=in_child)
     child.start()
+    sender.close()
     assert receiver.poll(60)
     assert receiver.recv_bytes() == expected[-1_000_000:]
     child.join(60)
