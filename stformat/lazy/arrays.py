@@ -21,6 +21,7 @@ from stformat.store.reader import Slide
 
 __all__ = [
     "MAX_CHUNK_BYTES",
+    "CentersArray",
     "ExpressionArray",
     "FrameColumn",
     "LevelArray",
@@ -144,6 +145,24 @@ class ExpressionArray(SlideArray):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CentersArray(SlideArray):
+    """One coordinate of the centres along obs; only wanted rows are read."""
+
+    slide: Slide
+    axis: Literal[0, 1]
+    """0 is x, 1 is y."""
+    scale: float
+    """Units to a full-resolution pixel: 1, or microns per pixel."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def take(self, *positions: Positions) -> NDArray[Any]:
+        """Read coordinates; see `SlideArray.take`."""
+        (rows,) = positions
+        return self.slide.centers_px(rows)[:, self.axis] * self.scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrameColumn(SlideArray):
     """A column, or the index, of the slide's ``obs`` or ``var``; the frame loads on first use."""
 
@@ -155,8 +174,6 @@ class FrameColumn(SlideArray):
     dtype: np.dtype[Any]
     rows: Positions | None = None
     """Rows of the frame that the array holds, or None for all."""
-    scale: float | None = None
-    """Factor on every value: microns per pixel turns pixels into microns."""
 
     def take(self, *positions: Positions) -> NDArray[Any]:
         """Read values; see `SlideArray.take`."""
@@ -168,7 +185,7 @@ class FrameColumn(SlideArray):
         if self.dtype == object:
             # However a column stores text, a missing one reads as None.
             values[pd.isna(values)] = None
-        return values if self.scale is None else values * self.scale
+        return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -227,8 +244,9 @@ class RowChunks(Mapping[str, tuple[int, ...]]):
 
     @cached_property
     def _chunks(self) -> tuple[int, ...]:
-        xy = self._slide.obs[["x", "y"]].to_numpy(dtype=np.float64)
-        return row_chunks(xy, max_rows=max(1, MAX_CHUNK_BYTES // self._row_bytes))
+        return row_chunks(
+            self._slide.centers_px(slice(None)), max_rows=max(1, MAX_CHUNK_BYTES // self._row_bytes)
+        )
 
     def __getitem__(self, dim: str) -> tuple[int, ...]:
         if dim != "obs":

@@ -84,10 +84,10 @@ def open_dataset(
     -----
     Opening reads metadata only; and the table of genes where `genes` is given, the totals of the
     spots where `target_sum` is the median. The coordinates
-    along ``obs`` and ``var`` are lazy and carry no index: the first value asked for loads the
-    table's ``obs`` or ``var``. Build an index where one is wanted:
-    ``dataset.set_xindex("barcode")``. Dask chunks along ``obs`` need the positions of the spots,
-    so `chunks` loads ``obs``.
+    along ``obs`` and ``var`` are lazy and carry no index. The first text or ``in_tissue`` asked for
+    loads the table's ``obs`` or ``var``; positions are read row by row, and all of them to find
+    dask chunks along ``obs``. Where an index is wanted, build it:
+    ``dataset.set_xindex("barcode")``.
 
     Closing the Dataset, or leaving its ``with`` block, closes a slide that was opened here from a
     path, never one that was given.
@@ -95,11 +95,12 @@ def open_dataset(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> import stformat as stf
     >>> from stformat.testing import make_slide, write_legacy_st
-    >>> folder = tempfile.mkdtemp()
-    >>> source = write_legacy_st(make_slide(height=600, width=700, seed=0), f"{folder}/source")
-    >>> path = stf.convert_slide(source, f"{folder}/slide.zarr")
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> source = write_legacy_st(make_slide(height=600, width=700, seed=0), folder / "source")
+    >>> path = stf.convert_slide(source, folder / "slide.zarr")
     >>> with stf.open_dataset(path, tile_px=64, normalize="log1p") as dataset:
     ...     first = dataset.isel(obs=slice(0, 8), c=0)
     ...     first["tiles"].dims, first["tiles"].to_numpy().shape

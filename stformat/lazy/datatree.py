@@ -57,11 +57,12 @@ def open_datatree(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> import stformat as stf
     >>> from stformat.testing import make_slide, write_legacy_st
-    >>> folder = tempfile.mkdtemp()
-    >>> source = write_legacy_st(make_slide(height=600, width=1500, seed=0), f"{folder}/source")
-    >>> path = stf.convert_slide(source, f"{folder}/slide.zarr")
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> source = write_legacy_st(make_slide(height=600, width=1500, seed=0), folder / "source")
+    >>> path = stf.convert_slide(source, folder / "slide.zarr")
     >>> with stf.open_datatree(path) as tree:
     ...     part = tree["s1"]["image"].sel(y=slice(100, 200), x=slice(300, 400))
     ...     list(tree.children), part.to_numpy().shape, float(part["x"][0])

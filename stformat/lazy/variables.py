@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from stformat.errors import NoImageError, Problem
 from stformat.lazy.arrays import (
+    CentersArray,
     ExpressionArray,
     FrameColumn,
     LevelArray,
@@ -27,6 +27,7 @@ __all__ = ["level_datasets", "spots_dataset"]
 
 NO_ROWS = np.empty(0, np.int64)
 TEXT = np.dtype(object)
+AXES: dict[str, Literal[0, 1]] = {"x": 0, "y": 1}
 UNITS = {"_px": {"units": "px"}, "_um": {"units": "um"}}
 
 
@@ -66,9 +67,9 @@ def spots_dataset(
     chunks = {"preferred_chunks": RowChunks(slide, max(1, *row_bytes))}
     coords = {
         name: _lazy(("obs",), array, chunks, UNITS.get(name[-3:]))
-        for name, array in _obs_columns(slide).items()
+        for name, array in _obs_arrays(slide).items()
     }
-    coords |= {name: _lazy(("var",), array) for name, array in _var_columns(slide, columns).items()}
+    coords |= {name: _lazy(("var",), array) for name, array in _var_arrays(slide, columns).items()}
     if slide.has_image:
         coords["c"] = xr.Variable("c", np.array(slide.channel_names))
     return xr.Dataset(
@@ -81,18 +82,8 @@ def spots_dataset(
 
 def level_datasets(slide: Slide) -> dict[str, xr.Dataset]:
     """Return one Dataset a pyramid level by path; see `stformat.lazy.datatree.open_datatree`."""
-    if not slide.has_image:
-        raise NoImageError(
-            Problem(
-                "image.none",
-                slide.slide_id,
-                "a DataTree of image levels needs an image",
-                "a slide without one",
-                "read its expression with stformat.open_dataset",
-            )
-        )
+    channels = np.array(slide.channel_names)  # raises NoImageError where there is none
     datasets = {"/": xr.Dataset(attrs=_slide_attributes(slide))}
-    channels = np.array(slide.channel_names)
     for number, level in enumerate(slide.levels):
         shape = (len(channels), level.height, level.width)
         image = LevelArray(slide=slide, level=number, shape=shape, dtype=slide.dtype)
@@ -124,28 +115,28 @@ def _tiles(slide: Slide, *, tile_px: int, mpp: float | None) -> TilesArray:
     return TilesArray(slide=slide, tile_px=tile_px, mpp=mpp, shape=shape, dtype=none.dtype)
 
 
-def _obs_columns(slide: Slide) -> dict[str, FrameColumn]:
-    """Describe the coordinates along obs."""
-    shape, number = (slide.n_obs,), np.dtype(np.float64)
-    columns: dict[str, tuple[str | None, np.dtype[Any], float | None]] = {
-        "barcode": (None, TEXT, None),
-        "x_px": ("x", number, None),
-        "y_px": ("y", number, None),
-        "in_tissue": ("in_tissue", np.dtype(np.bool_), None),
-    }
-    if slide.mpp is not None:
-        columns["x_um"] = ("x", number, slide.mpp)
-        columns["y_um"] = ("y", number, slide.mpp)
-    return {
-        name: FrameColumn(
-            slide=slide, frame="obs", column=column, shape=shape, dtype=dtype, scale=scale
+def _obs_arrays(slide: Slide) -> dict[str, SlideArray]:
+    """Make the coordinates along obs."""
+    shape = (slide.n_obs,)
+    scales = {"px": 1.0} if slide.mpp is None else {"px": 1.0, "um": slide.mpp}
+    centers = {
+        f"{name}_{unit}": CentersArray(
+            slide=slide, axis=axis, scale=scale, shape=shape, dtype=np.dtype(np.float64)
         )
-        for name, (column, dtype, scale) in columns.items()
+        for unit, scale in scales.items()
+        for name, axis in AXES.items()
+    }
+    return {
+        "barcode": FrameColumn(slide=slide, frame="obs", column=None, shape=shape, dtype=TEXT),
+        **centers,
+        "in_tissue": FrameColumn(
+            slide=slide, frame="obs", column="in_tissue", shape=shape, dtype=np.dtype(np.bool_)
+        ),
     }
 
 
-def _var_columns(slide: Slide, rows: Positions | None) -> dict[str, FrameColumn]:
-    """Describe the coordinates along var."""
+def _var_arrays(slide: Slide, rows: Positions | None) -> dict[str, FrameColumn]:
+    """Make the coordinates along var."""
     shape = (slide.n_vars if rows is None else len(rows),)
     columns = {"gene_key": None, "gene_id": "gene_id", "gene_name": "gene_name"}
     return {

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat import kernels
 from stformat.coords import mpp_at
 from stformat.metadata.stformat_v0_1 import ImageAttributes
 from stformat.store.arrays import ArrayReader
@@ -11,7 +15,7 @@ from stformat.store.chunk_cache import ChunkCache
 from stformat.store.opened import CommittedStore
 from stformat.store.tiles import TileEngine
 
-__all__ = ["Level", "channel_names", "levels_of", "open_pyramid"]
+__all__ = ["Level", "channel_names", "levels_of", "open_pyramid", "thumbnail"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +79,14 @@ def channel_names(store: CommittedStore, image: ImageAttributes, n_c: int) -> tu
     except (KeyError, TypeError):
         names = ()
     return names if len(names) == n_c else tuple(str(number) for number in range(n_c))
+
+
+def thumbnail(engine: TileEngine, max_px: int) -> NDArray[np.unsignedinteger]:
+    """Return the whole image with no edge longer than `max_px`, at least 1."""
+    shapes = [engine.level_shape(number) for number in range(engine.n_levels)]
+    fits = [number for number, shape in enumerate(shapes) if max(shape) <= max_px]
+    level = fits[0] if fits else len(shapes) - 1
+    image = engine.read_region(level, 0, 0, *shapes[level])
+    while max(image.shape[1:]) > max_px:
+        image = kernels.downsample_2x2(image)
+    return image

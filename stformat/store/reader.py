@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stformat import kernels
 from stformat.errors import Problem, StoreReplaced, TableLookupError
 from stformat.metadata.stformat_v0_1 import StformatAttributes
 from stformat.store.annotations import Annotations
 from stformat.store.counts import CountsReader
 from stformat.store.open_store import OpenStore, local_path
-from stformat.store.pyramid import Level, channel_names, levels_of
+from stformat.store.pyramid import Level, channel_names, levels_of, thumbnail
 from stformat.store.row_index import RowIndex, row_positions
 from stformat.store.tile_request import (
     parse_centers,
@@ -208,6 +207,10 @@ class Slide:
         """(n_obs,) radius of each spot, or half the side of each bin, in full-resolution pixels."""
         return self._table.radii(np.arange(self.n_obs))
 
+    def centers_px(self, rows: RowIndex) -> NDArray[np.float64]:
+        """Read (m, 2) centres, columns ``(x, y)`` in full-resolution pixels, not loading `obs`."""
+        return self._table.centers(row_positions(rows, self.n_obs))
+
     @property
     def counts(self) -> CountsReader:
         """Counts of the table: ``counts[rows]``, ``counts.genes(["ERBB2"])``."""
@@ -283,14 +286,7 @@ class Slide:
         """
         if max_px < 1:
             raise ValueError(f"max_px must be at least 1, got {max_px}")
-        engine = self._engine
-        levels = self.levels
-        fits = [level for level in levels if max(level.height, level.width) <= max_px]
-        level = fits[0] if fits else levels[-1]
-        image = engine.read_region(level.level, 0, 0, level.height, level.width)
-        while max(image.shape[1:]) > max_px:
-            image = kernels.downsample_2x2(image)
-        return image
+        return thumbnail(self._engine, max_px)
 
     def read_region(
         self, level: int, top: int, left: int, height: int, width: int

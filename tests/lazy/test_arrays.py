@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from xarray.core import indexing
 
 from stformat.lazy import arrays
-from stformat.lazy.arrays import LevelArray, RowChunks, row_chunks
+from stformat.lazy.arrays import ExpressionArray, LevelArray, RowChunks, row_chunks
 from stformat.store.layout import SHARD_PX, spatial_order
 
 
@@ -64,3 +65,29 @@ def test_pixels_far_apart_are_read_in_small_windows(wide, reads):
 def test_an_array_without_take_is_no_slide_array():
     with pytest.raises(NotImplementedError):
         arrays.SlideArray().take(np.array([0]))
+
+
+def test_backend_arrays_keep_to_what_xarray_asks_of_them(wide):
+    array = ExpressionArray(
+        slide=wide,
+        columns=None,
+        normalize=None,
+        target_sum=None,
+        shape=(wide.n_obs, wide.n_vars),
+        dtype=np.dtype(np.float32),
+    )
+    counts = wide.counts[:].toarray()
+    rows, genes = np.array([-1, 3]), np.array([2, -30])
+    outer = array[indexing.OuterIndexer((rows, genes))]
+    np.testing.assert_array_equal(outer, counts[np.ix_(rows, genes)])
+    one = array[indexing.BasicIndexer((-2, slice(None, None, -1)))]
+    np.testing.assert_array_equal(one, counts[-2, ::-1])
+    none = array[indexing.OuterIndexer((np.array([], dtype=int), slice(2, 2)))]
+    assert none.shape == (0, 0)
+    level = LevelArray(slide=wide, level=0, shape=(3, 300, 8500), dtype=np.dtype(np.uint8))
+    assert level[indexing.BasicIndexer((0, slice(5, 5), slice(None)))].shape == (0, 8500)
+
+
+def test_spans_of_a_sparse_grid_end_at_shards():
+    spans = list(arrays._spans(np.arange(0, 10_000, 100)))
+    assert spans == [(0, 4001), (4100, 8101), (8200, 9901)]

@@ -118,7 +118,8 @@ def test_points_are_read_one_by_one(dataset, whole):
     )
 
 
-def test_nothing_but_metadata_is_read_to_open_and_to_print(store, monkeypatch):
+@pytest.mark.parametrize("chunks", [None, {"obs": 20}])
+def test_nothing_but_metadata_is_read_to_open_and_to_print(store, monkeypatch, chunks):
     paths: list[str] = []
     for name in ("read", "read_range", "read_suffix"):
         original = getattr(DirectoryFiles, name)
@@ -128,13 +129,20 @@ def test_nothing_but_metadata_is_read_to_open_and_to_print(store, monkeypatch):
             return _original(self, path, *args)
 
         monkeypatch.setattr(DirectoryFiles, name, spy)
-    with stf.open_dataset(store("wide")) as dataset:
-        assert "..." in repr(dataset)
+    with stf.open_dataset(store("wide"), chunks=chunks) as dataset:
+        assert ("..." if chunks is None else "dask.array") in repr(dataset)
         assert "<svg" in dataset._repr_html_()
         assert paths
         assert [path for path in paths if not path.endswith(".json")] == []
         assert dataset["tiles"].isel(obs=0).to_numpy().any()
         assert [path for path in paths if not path.endswith(".json")] != []
+
+
+def test_positions_do_not_load_the_table(store):
+    with stf.open_slide(store("wide")) as slide:
+        dataset = stf.open_dataset(slide, chunks={})
+        np.testing.assert_array_equal(dataset["y_um"][[7, 3]], slide.centers_px([7, 3])[:, 1] * 0.5)
+        assert "obs" not in vars(slide._table)
 
 
 def test_only_the_wanted_rows_and_genes_are_read(wide, reads):

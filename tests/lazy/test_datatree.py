@@ -102,5 +102,5 @@ def test_an_unknown_mpp_has_no_microns(store):
 
 
 def test_a_slide_without_an_image_has_no_tree(store):
-    with pytest.raises(NoImageError, match="open_dataset"):
+    with pytest.raises(NoImageError, match="image"):
         stf.open_datatree(store("no-image"))
