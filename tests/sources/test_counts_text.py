@@ -98,6 +98,15 @@ def test_runs_of_spaces(tmp_path):
     assert found.matrix.toarray().tolist() == [[3, 4], [5, 6]]
 
 
+def test_runs_of_spaces_without_quotes(tmp_path):
+    path = tmp_path / "matrix"
+    path.write_bytes(b" g1  g2 \r\n 1x1  3   4  \r\n\r\n1x2 5 \t6\r")
+    found = read_counts_text(path)
+    assert found.column_names == ("g1", "g2")
+    assert found.row_names == ("1x1", "1x2")
+    assert found.matrix.toarray().tolist() == [[3, 4], [5, 6]]
+
+
 def test_delimiter_inside_quotes_is_part_of_the_name(tmp_path):
     path = tmp_path / "matrix"
     path.write_text('"","HLA,A","B"\n"H,1",3,4\n')

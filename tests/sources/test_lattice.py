@@ -68,3 +68,10 @@ def test_nearest_distance():
     assert nearest_distance(grid(3, 3) * 7) == 7.0
     assert nearest_distance(grid(1, 1)) is None
     assert nearest_distance(np.zeros((4, 2))) is None
+
+
+def test_pitch_is_the_mean_over_both_axes_of_the_array():
+    array_xy = grid(6, 5)
+    # Sheared: lengths of the images of the array's axes, not of the pixels' axes.
+    linear = np.array([[30.0, 40.0], [0.0, 70.0]])
+    assert fit_lattice(array_xy, array_xy @ linear, step=1.0).pitch_px == pytest.approx(60.0)

@@ -201,7 +201,7 @@ def test_nothing_recognisable(tmp_path):
     assert "an empty folder" in str(problem(UnknownSourceError, tmp_path / "sub"))
     assert "8 bytes" in str(problem(UnknownSourceError, tmp_path / "a"))
     assert "neither" in str(problem(UnknownSourceError, tmp_path / "absent"))
-    assert "legacy_st" in str(problem(UnknownSourceError, tmp_path, kind="visium"))
+    assert "legacy_st" in str(problem(UnknownSourceError, tmp_path, kind="no-such-kind"))
 
 
 def test_every_cut_of_a_compressed_count_matrix_is_found(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stformat.sources import read_slide
+from stformat.sources import legacy_st, read_slide
 
 SHAPES = {"A1": (346, 15045), "B1": (295, 15109), "B4": (283, 15289), "C2": (187, 15706)}
 SPOTS_WITHOUT_COUNTS = {"A1": 2, "B1": 0, "B4": 1, "C2": 0}
@@ -145,5 +145,10 @@ def test_toy_sample_names_both_its_images(real_data):
     "folder", ["her2st_labels", "stimage_example", "humanpilot_151673", "xfuse/visium", "wsi"]
 )
 def test_other_kinds_of_source_are_not_taken_for_legacy_st(real_data, folder):
-    with pytest.raises(ValueError, match="legacy_st"):
-        read_slide(real_data / folder)
+    assert legacy_st.KIND.looks_like(real_data / folder) is None
+
+
+def test_evidence_names_the_files(real_data):
+    assert legacy_st.KIND.looks_like(real_data / "st_mob1") == (
+        "counts MOB1.tsv, spot file alignment_table_MOB1.tsv"
+    )
