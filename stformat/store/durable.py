@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -83,10 +82,21 @@ def remove(path: Path) -> None:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(mode):
-        shutil.rmtree(path)
-    else:
+    if not stat.S_ISDIR(mode):
         path.unlink()
+        return
+    # One directory open at a time, where shutil.rmtree holds as many as are nested: what could
+    # not be written for want of file descriptors must still be removable.
+    for parent, directories, files in os.walk(path, topdown=False, onerror=_raise):
+        for name in files:
+            Path(parent, name).unlink()
+        for name in directories:
+            directory = Path(parent, name)
+            if directory.is_symlink():
+                directory.unlink()
+            else:
+                directory.rmdir()
+    path.rmdir()
 
 
 def _fsync_file(path: Path) -> None:

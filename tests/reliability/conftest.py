@@ -1,0 +1,178 @@
+"""Faults on purpose: children that die, files that rot, disks that refuse.
+
+A test that takes ``n`` and is marked ``counts(a, b, c)`` runs with ``n=a`` every time, with ``b``
+under ``-m reliability`` and with ``c`` under ``-m long``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stformat.store.verify import verify_store
+from stformat.testing import make_slide, write_legacy_st
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "counts(every, reliability, long): sizes of a fault test")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("counts")
+    if marker is not None:
+        every, reliability, long = marker.args
+        metafunc.parametrize(
+            "n",
+            [
+                pytest.param(every, id="every-run"),
+                pytest.param(reliability, id="reliability", marks=pytest.mark.reliability),
+                pytest.param(long, id="long", marks=pytest.mark.long),
+            ],
+        )
+
+
+class Child:
+    """A process that does one task."""
+
+    def __init__(self, server: subprocess.Popen[str], task: str, outcome: Path, **given: Any):
+        self._server = server
+        self._outcome = outcome
+        self.pid = int(self._ask(task=task, arguments=given, outcome=str(outcome)))
+
+    def _ask(self, **request: Any) -> str:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return self._server.stdout.readline()
+
+    def send(self, number: signal.Signals, *, after_s: float = 0.0) -> None:
+        """Send a signal at a time of its life."""
+        time.sleep(after_s)
+        os.kill(self.pid, number)  # it stays a zombie until it is waited for
+
+    def wait(self) -> int:
+        """Return its exit code, or minus the signal that ended it."""
+        return int(self._ask(wait=self.pid))
+
+    def answer(self) -> dict[str, Any]:
+        """Wait; return its result, or its error."""
+        self.wait()
+        answer: dict[str, Any] = json.loads(self._outcome.read_text())
+        return answer
+
+
+@pytest.fixture(scope="session")
+def start_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Child]]:
+    folder = tmp_path_factory.mktemp("outcomes")
+    numbers = count()
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("child_server.py"))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield lambda task, **given: Child(server, task, folder / f"{next(numbers)}.json", **given)
+        server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Two samples, for an old version of a store and a new one."""
+    folder = tmp_path_factory.mktemp("sources")
+    return tuple(
+        str(
+            write_legacy_st(make_slide(height=500, width=600, n_genes=40, seed=seed), folder / name)
+        )
+        for seed, name in ((1, "old"), (2, "new"))
+    )
+
+
+@pytest.fixture(scope="session")
+def versions(
+    sources: tuple[str, str],
+    start_child: Callable[..., Child],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Path]:
+    """The stores of `sources`, undisturbed."""
+    folder = tmp_path_factory.mktemp("versions")
+    stores = folder / "old.zarr", folder / "new.zarr"
+    for source, store in zip(sources, stores, strict=True):
+        assert start_child("convert", source=source, target=str(store)).answer() == {
+            "result": "done"
+        }
+    return stores
+
+
+class Site:
+    """A target with an old version, a new version to put there, and processes that try."""
+
+    def __init__(
+        self,
+        target: Path,
+        sources: tuple[str, str],
+        versions: tuple[Path, Path],
+        start: Callable[..., Child],
+    ) -> None:
+        self.target = target
+        self.sources = sources
+        self.versions = versions
+        self.start = start
+        self._names = {_digest(versions[0]): "old", _digest(versions[1]): "new"}
+
+    def put_old(self) -> None:
+        """Put the old version at the target, whatever is there."""
+        self.clear()
+        shutil.copytree(self.versions[0], self.target)
+
+    def clear(self) -> None:
+        """Leave nothing at the target."""
+        shutil.rmtree(self.target, ignore_errors=True)
+
+    def convert(self, task: str = "convert", **options: Any) -> Child:
+        """Let a process convert the new version's source, overwriting what is there."""
+        given = {"source": self.sources[1], "target": str(self.target), "overwrite": True}
+        return self.start(task, **{**given, **options})
+
+    def convert_again(self) -> None:
+        """The next conversion succeeds, and leaves nothing of the one before."""
+        assert self.convert().answer() == {"result": "done"}
+        assert self.version() == "new"
+        assert self.names() == ["slide.zarr"]
+
+    def version(self) -> str | None:
+        """Say which version is at the target, and that it is whole."""
+        if not self.target.exists():
+            return None
+        assert verify_store(self.target) == []
+        return self._names[_digest(self.target)]
+
+    def names(self) -> list[str]:
+        """Return what is beside the target, and the target."""
+        return sorted(path.name for path in self.target.parent.iterdir())
+
+
+def _digest(store: Path) -> str:
+    """Tell versions of a store apart: its commit record names all of its bytes."""
+    return (store / "stformat/commit.json").read_text()
+
+
+@pytest.fixture
+def site(
+    fast_path: Path,
+    sources: tuple[str, str],
+    versions: tuple[Path, Path],
+    start_child: Callable[..., Child],
+) -> Site:
+    return Site(fast_path / "slide.zarr", sources, versions, start_child)
