@@ -17,57 +17,15 @@ from stformat.kernels._pool import map_chunks
 from stformat.metadata.zarr_array import ArrayMetadata
 from stformat.store.chunk_bytes import ChunkRun, chunk_grid
 from stformat.store.chunk_cache import ChunkCache
+from stformat.store.chunk_groups import group_by_chunk
 from stformat.store.chunk_source import ChunkSource, ZstdChunks
 from stformat.store.opened import CommittedStore
 
-__all__ = ["ArrayReader", "ChunkGroups", "Visit", "group_by_chunk"]
+__all__ = ["ArrayReader", "Visit"]
 
 _MAX_REQUEST_CHUNKS = 2**22
 
 type Visit = Callable[[int, NDArray[Any]], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkGroups:
-    """Pieces of a request, grouped by the chunk that each needs."""
-
-    chunks: NDArray[np.int64]
-    """(k,) flat numbers of the chunks, ascending, each once."""
-
-    order: NDArray[np.int64]
-    """(m,) piece numbers, those of one chunk together, else in the order of the request."""
-
-    bounds: NDArray[np.int64]
-    """(k + 1,) start of each chunk's pieces in `order`."""
-
-    def pieces(self, position: int) -> NDArray[np.int64]:
-        """Return the piece numbers of the chunk at a position of `chunks`."""
-        return self.order[self.bounds[position] : self.bounds[position + 1]]
-
-
-def group_by_chunk(chunk_of_piece: NDArray[np.int64]) -> ChunkGroups:
-    """Group the pieces of a request by chunk, so that each chunk is decoded once.
-
-    Parameters
-    ----------
-    chunk_of_piece : (m,) ndarray of int64
-        Flat number of the chunk that each piece needs.
-
-    Returns
-    -------
-    ChunkGroups
-        The chunks and, for each, its pieces.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> groups = group_by_chunk(np.array([7, 2, 7]))
-    >>> groups.chunks, groups.pieces(1)
-    (array([2, 7]), array([0, 2]))
-    """
-    order = np.argsort(chunk_of_piece, kind="stable")
-    chunks, starts = np.unique(chunk_of_piece[order], return_index=True)
-    return ChunkGroups(chunks=chunks, order=order, bounds=np.append(starts, len(order)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stformat.errors import CorruptStoreError, Problem, UnsupportedStoreError
 from stformat.kernels._pool import thread_count
 from stformat.metadata.zarr_array import ArrayMetadata
+from stformat.store.chunk_groups import group_by_chunk
 from stformat.store.files import StoreFiles
 
 __all__ = ["ChunkBytes", "ChunkRun", "chunk_grid"]
@@ -111,19 +112,16 @@ class ChunkBytes:
         in_shard = tuple(i % n for i, n in zip(index, self._shard_chunks, strict=True))
         of_shard = tuple(i // n for i, n in zip(index, self._shard_chunks, strict=True))
         slot = np.ravel_multi_index(in_shard, self._shard_chunks)
-        shards, which = np.unique(
-            np.ravel_multi_index(of_shard, self._shard_grid), return_inverse=True
-        )
-        order = np.argsort(which, kind="stable")
+        shard = np.ravel_multi_index(of_shard, self._shard_grid)
+        groups = group_by_chunk(shard)
         spans = np.empty((len(chunks), 2), dtype=np.uint64)
-        for number, here in zip(
-            shards.tolist(), np.split(order, np.cumsum(np.bincount(which))[:-1]), strict=True
-        ):
+        for position, number in enumerate(groups.chunks.tolist()):
+            here = groups.pieces(position)
             spans[here] = self._shard_spans(number)[slot[here]]
         absent = spans[:, 0] == _MISSING
         if absent.any():
             raise self.corrupt(int(chunks[np.argmax(absent)]), "no bytes for it in its shard")
-        return self._join(chunks, shards, which, spans.astype(np.int64))
+        return self._join(chunks, shard, spans.astype(np.int64))
 
     def iter_run(self, run: ChunkRun) -> Iterator[tuple[int, memoryview]]:
         """Read a run at once: yield each chunk's place in the request and its bytes.
@@ -170,22 +168,23 @@ class ChunkBytes:
     def _join(
         self,
         chunks: NDArray[np.int64],
-        shards: NDArray[np.int64],
-        which: NDArray[np.int64],
+        shard: NDArray[np.int64],
         spans: NDArray[np.int64],
     ) -> list[ChunkRun]:
-        order = np.lexsort((spans[:, 0], which))
+        if not len(chunks):
+            return []
+        order = np.lexsort((spans[:, 0], shard))
         starts, lengths = spans[order].T
         # Few bytes are still shared out between the threads; many are read a MiB at a time.
         share = int(lengths.sum()) // (4 * thread_count())
         is_new = np.ones(len(order), dtype=bool)
-        is_new[1:] = (np.diff(which[order]) != 0) | (starts[1:] != starts[:-1] + lengths[:-1])
+        is_new[1:] = (np.diff(shard[order]) != 0) | (starts[1:] != starts[:-1] + lengths[:-1])
         run_start = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
         block = (starts - starts[run_start]) // max(1, min(share, _MAX_RUN_BYTES))
         is_new[1:] |= np.diff(block) != 0
         return [
             ChunkRun(
-                key=self._key(int(shards[which[run[0]]])),
+                key=self._key(int(shard[run[0]])),
                 starts=spans[run, 0].tolist(),
                 lengths=spans[run, 1].tolist(),
                 positions=run.tolist(),

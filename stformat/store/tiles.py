@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from stformat import coords, kernels
 from stformat.coords import TileGrid
 from stformat.errors import Problem, UnsupportedStoreError
-from stformat.store.arrays import ArrayReader, group_by_chunk
+from stformat.store.arrays import ArrayReader
+from stformat.store.chunk_groups import group_by_chunk
 from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["TileEngine", "Tiles"]

@@ -171,6 +171,13 @@ def test_read_1d(vector, open_loose):
     assert reader.read_1d(5, 5).size == 0
 
 
+def test_an_array_without_elements(tmp_path, open_loose):
+    write(tmp_path, np.empty(0, np.int32), chunks=(1,), shards=(1,))
+    reader = ArrayReader(open_loose(tmp_path), "a", cache=ChunkCache())
+    assert reader.read_1d(0, 0).shape == reader.take_1d(np.empty(0, int)).shape == (0,)
+    assert reader.dtype == np.int32
+
+
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (3, 2), (0, 1001)])
 def test_ranges_outside_the_array_are_refused(vector, open_loose, start, stop):
     with pytest.raises(ValueError, match="elements 0 to 1000"):
