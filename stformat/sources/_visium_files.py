@@ -171,7 +171,7 @@ def find_files(source: Path, *, sample: str | None) -> VisiumFiles:
     -------
     VisiumFiles
         Tables and documents are recognised by their content, images and matrices by the ends of
-        their names.
+        their names. A matrix that is named outright is the only one.
 
     Raises
     ------
@@ -180,7 +180,8 @@ def find_files(source: Path, *, sample: str | None) -> VisiumFiles:
     InputError
         If the folder cannot be read.
     """
-    folder = _outputs(source) if source.is_dir() else _folder_of(source)
+    matrix = _matrix_of(source)
+    folder = _outputs(source) if matrix is None else _folder_of(matrix.path)
     hd = _hd_sign(folder)
     if hd:
         raise UnknownSourceError(
@@ -193,9 +194,7 @@ def find_files(source: Path, *, sample: str | None) -> VisiumFiles:
             )
         )
     files = _scan(folder)
-    counts = files.counts
-    if source.is_file():
-        counts = (_choice(source),)
+    counts = files.counts if matrix is None else (matrix,)
     return VisiumFiles(
         name=files.name,
         folder=folder,
@@ -206,6 +205,14 @@ def find_files(source: Path, *, sample: str | None) -> VisiumFiles:
         lowres=_of_sample(files.lowres, sample, _name),
         full=_of_sample(files.full, sample, _name),
     )
+
+
+def _matrix_of(source: Path) -> CountsChoice | None:
+    """Return the matrix that a source is, a file or a folder of nothing else."""
+    if source.is_file():
+        return _choice(source)
+    is_folder = len(find_mtx(source)) == 1 and not _scan(source).positions
+    return _choice(source) if is_folder else None
 
 
 def _folder_of(matrix: Path) -> Path:

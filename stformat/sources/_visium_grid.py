@@ -32,7 +32,9 @@ MIN_SPOTS = 100
 MAX_RESIDUAL = 0.25
 """Beyond this share of the pitch, positions do not follow the array and give no scale."""
 
-_MAX_DISTORTION = 0.05  # of the three distances to neighbours
+# Spread of the three distances to neighbours over their mean: rounded pixels of a small array reach
+# a twelfth, a square array two fifths.
+_MAX_DISTORTION = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
