@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stformat.check.slide import check_store
     from stformat.convert import convert_slide
     from stformat.lazy.dataset import open_dataset
     from stformat.lazy.datatree import open_datatree
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Slide",
+    "check_store",
     "convert_slide",
     "open_dataset",
     "open_datatree",
@@ -38,6 +40,7 @@ __all__ = [
 # nothing and a program pays only for the parts that it calls.
 _HOMES = {
     "Slide": "stformat.store.reader",
+    "check_store": "stformat.check.slide",
     "convert_slide": "stformat.convert",
     "open_dataset": "stformat.lazy.dataset",
     "open_datatree": "stformat.lazy.datatree",

@@ -20,7 +20,7 @@ import typer
 
 # Everything that imports NumPy is imported by the command that needs it: `stformat --help`
 # answers before NumPy could have loaded.
-from stformat.errors import StformatError, StoreExistsError
+from stformat.errors import Problem, StformatError, StoreExistsError
 
 if TYPE_CHECKING:
     from stformat.model import Progress
@@ -120,15 +120,19 @@ def verify(
     from stformat.store.verify import verify_store  # noqa: PLC0415 - see the head of the module
 
     problems = verify_store(store, deep=not shallow)
-    if as_json:
-        _print_json({"store": str(store), "problems": [item.to_json() for item in problems]})
-    elif problems:
-        for problem in problems:
-            typer.echo(str(problem))
-    elif not quiet:
-        typer.echo(f"{store}: whole")
-    if problems:
-        raise typer.Exit(FOUND_PROBLEMS)
+    _print_problems(store, problems, none="whole", quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def check(
+    store: Store,
+    quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
+    as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Look for content that makes no sense, in a store that is whole; exit code 1 if there is."""
+    from stformat.check.slide import check_store  # noqa: PLC0415 - see the head of the module
+
+    _print_problems(store, check_store(store), none="nothing found", quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -189,6 +193,21 @@ def _fail(error: StformatError, *, hint: str = "") -> Never:
 def _raise_terminated(signum: int, _frame: FrameType | None) -> Never:
     # SystemExit unwinds through the writer, which removes what is unfinished.
     raise SystemExit(128 + signum)
+
+
+def _print_problems(
+    store: Path, problems: list[Problem], *, none: str, quiet: bool, as_json: bool
+) -> None:
+    """Print one line a problem, or what `none` stands for; exit with a code that tells."""
+    if as_json:
+        _print_json({"store": str(store), "problems": [item.to_json() for item in problems]})
+    elif problems:
+        for problem in problems:
+            typer.echo(str(problem))
+    elif not quiet:
+        typer.echo(f"{store}: {none}")
+    if problems:
+        raise typer.Exit(FOUND_PROBLEMS)
 
 
 def _print_summary(store: Path, *, as_json: bool) -> None:

@@ -70,7 +70,7 @@ def test_wrong_usage_is_exit_code_2(tmp_path):
     assert run("frobnicate").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["convert", "info", "verify", "seal", "demo"])
+@pytest.mark.parametrize("command", ["convert", "info", "verify", "check", "seal", "demo"])
 def test_every_command_explains_itself(command):
     result = run(command, "--help")
     assert result.returncode == 0
