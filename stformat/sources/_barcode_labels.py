@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from stformat.errors import PositionsError, Problem
 from stformat.model import Note
 from stformat.sources._notes import named
-from stformat.sources._sniff import GZIP_ERRORS, open_text, read_head, split_fields
+from stformat.sources._sniff import read_head, split_fields
+from stformat.sources._text import read_text
 from stformat.sources._visium_join import without_suffix
 
 __all__ = ["read_barcode_labels"]
@@ -82,15 +83,10 @@ def read_barcode_labels(
 
 def _read(path: Path) -> tuple[list[str | None], _Rows]:
     """Names of the columns, None where there is no header, and the rows."""
+    text = read_text(path, topic="labels", error=PositionsError, max_bytes=MAX_BYTES)
     head = read_head(path)
-    with open_text(path) as file:
-        try:
-            data = file.read(MAX_BYTES + 1)
-            text = data.decode("utf-8-sig")
-        except (UnicodeDecodeError, *GZIP_ERRORS) as error:
-            raise _no_table(path, str(error)) from error
-    if head is None or len(data) > MAX_BYTES:
-        raise _no_table(path, "another file" if head is None else f"more than {MAX_BYTES} bytes")
+    if head is None:
+        raise _no_table(path, "another file")
     rows = [split_fields(line, head.delimiter) for line in text.splitlines() if line.strip()]
     ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(rows[0])]
     if ragged:

@@ -21,6 +21,7 @@ from stformat.sources._counts_10x import (
     clean_counts,
 )
 from stformat.sources._sniff import GZIP_ERRORS, open_text, split_fields
+from stformat.sources._text import read_text
 
 __all__ = ["MtxFiles", "find_mtx", "read_counts_mtx"]
 
@@ -169,33 +170,11 @@ def _fail(code: str, where: str, expected: str, found: str, remedy: str = "") ->
     raise CountsError(Problem(code, where, expected, found, remedy))
 
 
-def _refuse_pointer(name: str, start: bytes) -> None:
-    if start.startswith(_POINTER):
-        _fail(
-            "counts.lfs-pointer",
-            name,
-            "the file itself is needed",
-            "a pointer of git-LFS to it",
-            "fetch it with git lfs pull",
-        )
-
-
 def _lines(path: Path | None, role: str, matrix: str) -> list[list[str]]:
     """Fields of each line of a list."""
     if path is None:
         _fail("counts.missing", matrix, f"{role} is needed beside the matrix", "none")
-    with open_text(path) as file:
-        try:
-            data = file.read(MAX_TEXT_BYTES + 1)
-        except GZIP_ERRORS as error:
-            _fail("counts.truncated", path.name, "the compressed file must be whole", str(error))
-    _refuse_pointer(path.name, data)
-    if len(data) > MAX_TEXT_BYTES:
-        _fail("counts.size", path.name, f"at most {MAX_TEXT_BYTES} bytes are read", "more")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        _fail("counts.encoding", path.name, "the file must be UTF-8 text", str(error))
+    text = read_text(path, topic="counts", error=CountsError, max_bytes=MAX_TEXT_BYTES)
     return [split_fields(line, "\t") for line in text.splitlines() if line.strip()]
 
 
@@ -226,7 +205,14 @@ class _Header:
 
 def _read_header(path: Path, file: BinaryIO) -> _Header:
     banner = file.readline(_HEADER_BYTES)
-    _refuse_pointer(path.name, banner)
+    if banner.startswith(_POINTER):
+        _fail(
+            "counts.lfs-pointer",
+            path.name,
+            "the file itself is needed",
+            "a pointer of git-LFS to it",
+            "fetch it with git lfs pull",
+        )
     words = banner.decode("ascii", "replace").lower().split()
     if words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(words) != 5:
         _fail(

@@ -15,12 +15,11 @@ from stformat.errors import CountsError, PositionsError, Problem
 from stformat.model import Note
 from stformat.sources._counts_text import TextCounts
 from stformat.sources._legacy_st_files import SampleFiles
+from stformat.sources._notes import named, unmatched_notes
 from stformat.sources._sniff import parse_spot_name
 from stformat.sources._spot_table import LabelTable, SpotTable
 
-__all__ = ["JoinedSpots", "join_labels", "join_spots", "named"]
-
-_SHOWN = 5
+__all__ = ["JoinedSpots", "join_labels", "join_spots"]
 
 SAME_PX = 0.5
 """Labels given by pixels are those of a spot within half a pixel."""
@@ -55,28 +54,6 @@ class JoinedSpots:
 
     gene_names: tuple[str, ...]
     """Names of the columns, unique or not."""
-
-
-def named(names: Sequence[str]) -> str:
-    """List the first few of some names.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names.
-
-    Returns
-    -------
-    str
-        At most five of them, and how many more there are.
-
-    Examples
-    --------
-    >>> named(["1x1", "1x2"]), named([str(n) for n in range(7)])
-    ('1x1, 1x2', '0, 1, 2, 3, 4 and 2 more')
-    """
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def join_spots(
@@ -153,26 +130,7 @@ def join_spots(
     is_alone = np.ones(len(table.array_xy), dtype=np.bool_)
     is_alone[kept] = False
     without_counts = [f"{x:g}x{y:g}" for x, y in table.array_xy[is_alone]]
-    return joined, tuple(_unmatched(without_place, without_counts))
-
-
-def _unmatched(without_place: list[str], without_counts: list[str]) -> list[Note]:
-    notes = []
-    if without_place:
-        message = (
-            f"{len(without_place)} rows of counts have no place in the spot file and cannot be "
-            f"stored: {named(without_place)}."
-        )
-        notes.append(
-            Note(code="counts.without-position", message=message, count=len(without_place))
-        )
-    if without_counts:
-        message = (
-            f"{len(without_counts)} spots of the spot file have no counts and are not rows of "
-            f"the table: {named(without_counts)}."
-        )
-        notes.append(Note(code="spots.without-counts", message=message, count=len(without_counts)))
-    return notes
+    return joined, unmatched_notes(without_place, without_counts)
 
 
 def _orient(

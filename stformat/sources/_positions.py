@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stformat.errors import PositionsError, Problem
 from stformat.sources._notes import named
 from stformat.sources._sniff import GZIP_ERRORS, open_text, read_head, split_fields
+from stformat.sources._text import read_text
 
 __all__ = ["TissuePositions", "is_positions", "read_positions"]
 
@@ -29,6 +30,7 @@ COLUMNS = ("in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col
 
 _IDENTIFIERS = ("barcode", "key", "barcodes", "")
 _PARQUET = b"PAR1"
+_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
 _LARGEST = 1e9  # beyond any pixel; keeps array positions inside int64
 _FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
@@ -74,19 +76,22 @@ def is_positions(path: Path) -> bool:
     InputError
         If the file cannot be read.
     """
-    with open_text(path) as file:
-        try:
-            start = file.read(4)
-        except GZIP_ERRORS:
-            return False
-    if start == _PARQUET:
+    if _is_parquet(path):
         try:
             names = pq.read_schema(path).names
-        except (OSError, pa.ArrowException):
+        except _DAMAGE:
             return False
         return set(COLUMNS) <= {name.casefold() for name in names}
     head = read_head(path)
     return head is not None and (_is_header(head.header) or _is_row(head.header))
+
+
+def _is_parquet(path: Path) -> bool:
+    with open_text(path) as file:
+        try:
+            return file.read(len(_PARQUET)) == _PARQUET
+        except GZIP_ERRORS:
+            return False
 
 
 def _is_header(fields: Sequence[str]) -> bool:
@@ -132,12 +137,7 @@ def read_positions(path: Path) -> TissuePositions:
         If the file is damaged or no such table, has no rows or too many, a value is not what it
         must be, or a barcode repeats.
     """
-    with open_text(path) as file:
-        try:
-            is_parquet = file.read(4) == _PARQUET
-        except GZIP_ERRORS as error:
-            raise _truncated(path, error) from error
-    columns, first_line = _parquet_columns(path) if is_parquet else _text_columns(path)
+    columns, first_line = _parquet_columns(path) if _is_parquet(path) else _text_columns(path)
     n_rows = len(columns["in_tissue"])
     if not n_rows:
         raise PositionsError(
@@ -162,18 +162,6 @@ def read_positions(path: Path) -> TissuePositions:
     )
 
 
-def _truncated(path: Path, error: Exception) -> PositionsError:
-    return PositionsError(
-        Problem(
-            "positions.truncated",
-            path.name,
-            "the compressed file must be whole",
-            str(error),
-            "copy the file again from its source",
-        )
-    )
-
-
 def _repeated(path: Path, identifiers: tuple[tuple[str, ...], ...]) -> PositionsError:
     names = identifiers[0] if identifiers else ()
     repeated = [name or "an empty one" for name, n in Counter(names).items() if n > 1 or not name]
@@ -189,21 +177,8 @@ def _repeated(path: Path, identifiers: tuple[tuple[str, ...], ...]) -> Positions
 
 def _text_columns(path: Path) -> tuple[dict[str, list[str]], int]:
     """Fields by lower-case column name, and the line of the first row."""
-    with open_text(path) as file:
-        try:
-            data = file.read(MAX_BYTES + 1)
-        except GZIP_ERRORS as error:
-            raise _truncated(path, error) from error
-    if len(data) > MAX_BYTES:
-        raise PositionsError(
-            Problem("positions.size", path.name, f"at most {MAX_BYTES} bytes are read", "more")
-        )
-    try:
-        lines = data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise PositionsError(
-            Problem("positions.encoding", path.name, "the file must be UTF-8 text", str(error))
-        ) from error
+    text = read_text(path, topic="positions", error=PositionsError, max_bytes=MAX_BYTES)
+    lines = text.splitlines()
     head = read_head(path)
     fields = () if head is None else head.header
     if head is None or not (_is_header(fields) or _is_row(fields)):
@@ -245,10 +220,13 @@ def _parquet_columns(path: Path) -> tuple[dict[str, list[str]], int]:
     try:
         with pq.ParquetFile(path) as file:
             _refuse_many(path, file.metadata.num_rows)
-            known = {*COLUMNS, *_IDENTIFIERS}
-            wanted = [name for name in file.schema_arrow.names if name.casefold() in known]
-            table = file.read(columns=wanted)
-    except (OSError, pa.ArrowException) as error:
+            fields = [field for field in file.schema_arrow if _is_known(field)]
+            table = file.read(columns=[field.name for field in fields])
+        columns = {
+            name.casefold(): ["" if value is None else str(value) for value in column.to_pylist()]
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+    except _DAMAGE as error:
         raise PositionsError(
             Problem(
                 "positions.damaged",
@@ -258,10 +236,6 @@ def _parquet_columns(path: Path) -> tuple[dict[str, list[str]], int]:
                 "copy the file again from its source",
             )
         ) from error
-    columns = {
-        name.casefold(): ["" if value is None else str(value) for value in column.to_pylist()]
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise PositionsError(
@@ -273,6 +247,15 @@ def _parquet_columns(path: Path) -> tuple[dict[str, list[str]], int]:
             )
         )
     return columns, 1
+
+
+def _is_known(field: pa.Field) -> bool:
+    """Whether a column is one that is read, of texts or numbers."""
+    types = pa.types
+    is_plain = (types.is_string, types.is_large_string, types.is_integer, types.is_floating)
+    return field.name.casefold() in {*COLUMNS, *_IDENTIFIERS} and (
+        types.is_boolean(field.type) or any(check(field.type) for check in is_plain)
+    )
 
 
 def _refuse_many(path: Path, n_rows: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stformat.errors import PositionsError, Problem
-from stformat.sources._sniff import GZIP_ERRORS, open_text
+from stformat.sources._text import read_text
 
 __all__ = ["ScaleFactors", "is_scalefactors", "read_scalefactors"]
 
@@ -86,9 +86,9 @@ def read_scalefactors(path: Path) -> ScaleFactors:
     """
     try:
         document = json.loads(_read(path))
+    except PositionsError:
+        raise
     except (ValueError, RecursionError) as error:
-        if isinstance(error, PositionsError):
-            raise
         raise PositionsError(
             Problem("scalefactors.json", path.name, "the file must be JSON", str(error))
         ) from error
@@ -121,20 +121,4 @@ def read_scalefactors(path: Path) -> ScaleFactors:
 
 
 def _read(path: Path) -> str:
-    with open_text(path) as file:
-        try:
-            data = file.read(MAX_BYTES + 1)
-        except GZIP_ERRORS as error:
-            raise PositionsError(
-                Problem(
-                    "scalefactors.truncated",
-                    path.name,
-                    "the compressed file must be whole",
-                    str(error),
-                )
-            ) from error
-    if len(data) > MAX_BYTES:
-        raise PositionsError(
-            Problem("scalefactors.size", path.name, f"at most {MAX_BYTES} bytes are read", "more")
-        )
-    return data.decode("utf-8-sig")
+    return read_text(path, topic="scalefactors", error=PositionsError, max_bytes=MAX_BYTES)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.errors import PositionsError, Problem
-from stformat.sources._sniff import GZIP_ERRORS, open_text, read_head, split_fields
+from stformat.sources._sniff import read_head, split_fields
+from stformat.sources._text import read_text
 
 __all__ = ["LabelTable", "SpotTable", "read_labels", "read_spots"]
 
@@ -186,7 +187,7 @@ def read_labels(path: Path) -> LabelTable:
 
 
 def _read_columns(path: Path, *, needed: tuple[str, ...]) -> _Columns:
-    text = _read_text(path)
+    text = read_text(path, topic="positions", error=PositionsError, max_bytes=MAX_BYTES)
     head = read_head(path)
     names = [] if head is None else [name.casefold() for name in head.header]
     missing = [name for name in needed if name not in names]
@@ -229,23 +230,3 @@ def _read_columns(path: Path, *, needed: tuple[str, ...]) -> _Columns:
         lines.append(number)
     columns = {name: [row[index] for row in rows] for index, name in enumerate(names)}
     return _Columns(name=path.name, fields=columns, lines=lines)
-
-
-def _read_text(path: Path) -> str:
-    problem = None
-    with open_text(path) as file:
-        try:
-            data = file.read(MAX_BYTES + 1)
-            text = data.decode("utf-8-sig")
-        except GZIP_ERRORS as error:
-            problem = ("positions.truncated", "the compressed file must be whole", str(error))
-        except UnicodeDecodeError as error:
-            problem = ("positions.encoding", "the file must be UTF-8 text", str(error))
-        else:
-            if len(data) > MAX_BYTES:
-                limit = f"a table of spots has at most {MAX_BYTES} bytes"
-                problem = ("positions.size", limit, "a larger file")
-    if problem:
-        code, expected, found = problem
-        raise PositionsError(Problem(code, path.name, expected, found))
-    return text

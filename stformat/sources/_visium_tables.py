@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from stformat.errors import CountsError, Problem
 from stformat.genes.keys import key_kind, parse_ensembl, unique_keys
-from stformat.model import Counts, Genes, Note, Spots, Table
+from stformat.model import Genes, Note, Spots, Table
 from stformat.sources._counts_10x import GENES, FeatureCounts, Features
 from stformat.sources._notes import named
+from stformat.sources._rows import counts_of
 
 __all__ = ["build_tables", "species_of"]
-
-ROWS_PER_BLOCK = 1024
 
 _SPECIES = {
     "human": re.compile(r"GRCh3[78]|hg19|hg38", re.IGNORECASE),
@@ -75,7 +72,7 @@ def build_tables(
         columns = np.flatnonzero(all_types == kind)
         genes, gene_notes = _genes(counts.features, columns)
         part = matrix if len(kinds) == 1 else matrix[:, columns]
-        tables.append(Table(name=name, spots=spots, genes=genes, counts=_counts(part)))
+        tables.append(Table(name=name, spots=spots, genes=genes, counts=counts_of(part)))
         notes.extend(gene_notes)
     return tuple(tables), tuple(notes)
 
@@ -121,14 +118,6 @@ def _gene_id(text: str, genome: str | None) -> str | None:
     if genome and text.startswith(f"{genome}_"):
         text = text.removeprefix(genome).lstrip("_")
     return parse_ensembl(text)
-
-
-def _counts(matrix: sparse.csr_array) -> Counts:
-    def blocks() -> Iterator[sparse.csr_array]:
-        for start in range(0, matrix.shape[0], ROWS_PER_BLOCK):
-            yield matrix[start : start + ROWS_PER_BLOCK]
-
-    return Counts(shape=matrix.shape, dtype=matrix.dtype, iter_blocks=blocks)
 
 
 def species_of(features: Features) -> str | None:

@@ -8,18 +8,15 @@ hold one sample's files side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from stformat.errors import ImageError, InputError, PositionsError, Problem
 from stformat.genes.keys import key_kind, split_ids_and_names, unique_keys
 from stformat.model import (
-    Counts,
     Genes,
     Image,
     Mpp,
@@ -35,7 +32,9 @@ from stformat.sources._image import open_image
 from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, positive
 from stformat.sources._lattice import Lattice, fit_lattice, lattice_step, nearest_distance
 from stformat.sources._legacy_st_files import SampleFiles, evidence, find_sample
-from stformat.sources._legacy_st_join import JoinedSpots, join_labels, join_spots, named
+from stformat.sources._legacy_st_join import JoinedSpots, join_labels, join_spots
+from stformat.sources._notes import named, outside_notes
+from stformat.sources._rows import counts_of
 from stformat.sources._spot_table import SpotTable, read_labels, read_spots
 
 __all__ = ["KIND"]
@@ -51,8 +50,6 @@ MAX_RESIDUAL = 0.25
 
 CONTRADICTION = 0.05
 """Relative difference of two values of mpp that is reported."""
-
-ROWS_PER_BLOCK = 1024
 
 
 def read_legacy_st(request: SourceRequest) -> SlideRecord:
@@ -111,7 +108,7 @@ def read_legacy_st(request: SourceRequest) -> SlideRecord:
                 name="expression",
                 spots=_spots(joined, scale, annotations),
                 genes=genes,
-                counts=_counts(joined.matrix),
+                counts=counts_of(joined.matrix),
             ),
         ),
         default_table="expression",
@@ -125,7 +122,7 @@ def read_legacy_st(request: SourceRequest) -> SlideRecord:
             *label_notes,
             *scale_notes,
             *image_notes,
-            *_outside_notes(joined, image),
+            *outside_notes(joined.xy, joined.barcodes, image),
         ),
     )
 
@@ -324,31 +321,8 @@ def _genes(names: tuple[str, ...]) -> tuple[Genes, tuple[Note, ...]]:
     return genes, (Note(code="genes.repeated-names", message=message, count=n_renamed),)
 
 
-def _counts(matrix: sparse.csr_array) -> Counts:
-    def blocks() -> Iterator[sparse.csr_array]:
-        for start in range(0, matrix.shape[0], ROWS_PER_BLOCK):
-            yield matrix[start : start + ROWS_PER_BLOCK]
-
-    return Counts(shape=matrix.shape, dtype=matrix.dtype, iter_blocks=blocks)
-
-
 def _counts_notes(counts: TextCounts) -> tuple[Note, ...]:
     if not counts.n_non_integer:
         return ()
     message = f"{counts.n_non_integer} values are no integers: stored as float32, not as counts."
     return (Note(code="counts.non-integer", message=message, count=counts.n_non_integer),)
-
-
-def _outside_notes(joined: JoinedSpots, image: Image | None) -> tuple[Note, ...]:
-    if image is None:
-        return ()
-    _, height, width = image.shape
-    is_outside = ((joined.xy < 0) | (joined.xy >= (width, height))).any(axis=1)
-    n_outside = int(np.count_nonzero(is_outside))
-    if not n_outside:
-        return ()
-    message = (
-        f"{n_outside} spots have their centre outside the image of {width} x {height} px: "
-        f"{named(joined.barcodes[is_outside].tolist())}."
-    )
-    return (Note(code="spots.outside-image", message=message, count=n_outside),)
