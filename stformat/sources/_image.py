@@ -12,6 +12,7 @@ import numpy as np
 from stformat.model import Image, Note
 from stformat.sources._bytes import source_file
 from stformat.sources._image_file import InputFile, image_error
+from stformat.sources._image_formats import not_an_image, refuse_slide_index
 from stformat.sources._image_jpeg import decode_jpeg_file, parse_jpeg
 from stformat.sources._image_png import PNG_SIGNATURE, decode_png_file, parse_png
 from stformat.sources._image_tiff import TIFF_SIGNATURES, parse_tiff
@@ -20,32 +21,13 @@ from stformat.sources._segments import SegmentedImage, SegmentGrid
 
 __all__ = ["DEFAULT_MAX_PIXELS", "open_image"]
 
+_COLOURS = {1: ("intensity",), 3: ("r", "g", "b")}
+
 DEFAULT_MAX_PIXELS = 2**34
 """Most pixels that an image may declare: 131,072 x 131,072."""
 
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _HEAD = 512
-
-_CHANNEL_NAMES = {1: ("intensity",), 3: ("r", "g", "b")}
-
-# What a file that is no image starts with, and what to call it. Longest prefixes first.
-_OTHER_FORMATS = (
-    (b"version https://git-lfs", "text: a git-LFS pointer"),
-    (b"<!doctype html", "HTML"),
-    (b"<html", "HTML"),
-    (b"<?xml", "XML"),
-    (b"<svg", "SVG"),
-    (b"{", "text: JSON"),
-    (b"%pdf", "PDF"),
-    (b"gif8", "a GIF image"),
-    (b"bm", "a BMP image"),
-    (b"\0\0\0\x0cjp  ", "a JPEG 2000 image"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 code stream"),
-    (b"\x89hdf\r\n\x1a\n", "HDF5"),
-    (b"pk\3\4", "a zip archive"),
-    (b"\x1f\x8b", "gzip data"),
-    (b"8bps", "a Photoshop document"),
-)
 
 
 def open_image(
@@ -114,31 +96,26 @@ def open_image(
     with InputFile(path) as file:
         head = file.read(0, _HEAD)
         if head.startswith(TIFF_SIGNATURES):
-            opened = _open_tiff(path, file, scratch, max_pixels)
+            opened = _open_tiff(path, file, scratch, max_pixels, stain)
         elif head.startswith(PNG_SIGNATURE):
             opened = _open_png(path, file, scratch, max_pixels)
         elif head.startswith(_JPEG_SIGNATURE):
             opened = _open_jpeg(path, file, scratch, max_pixels)
         else:
-            raise image_error(
-                "not-an-image",
-                file.name,
-                "an image must be JPEG, PNG or TIFF",
-                _describe(head),
-                "download it again, or convert it to an 8-bit RGB TIFF",
-            )
+            raise not_an_image(head, file.name)
+    refuse_slide_index(path)
     grid = opened.pixels.grid
     return Image(
         shape=grid.shape,
         dtype=grid.dtype,
-        channel_names=_CHANNEL_NAMES[grid.shape[0]],
+        channel_names=opened.channel_names,
         background=int(np.iinfo(grid.dtype).max) if stain == "he" else 0,
         iter_bands=opened.pixels.iter_bands,
         codec=opened.codec,
         orientation=opened.orientation,
         tag_mpp=opened.tag_mpp,
         source=source_file(path),
-        notes=(_alpha_note(grid),) if opened.has_alpha else (),
+        notes=opened.notes,
     )
 
 
@@ -150,26 +127,31 @@ class _Opened:
     codec: str
     orientation: int
     tag_mpp: float | None
-    has_alpha: bool = False
+    channel_names: tuple[str, ...]
+    notes: tuple[Note, ...] = ()
 
 
-def _open_tiff(path: Path, file: InputFile, scratch: Path | None, max_pixels: int) -> _Opened:
-    layout = parse_tiff(file, max_pixels=max_pixels)
+def _open_tiff(
+    path: Path, file: InputFile, scratch: Path | None, max_pixels: int, stain: Literal["he", "if"]
+) -> _Opened:
+    layout = parse_tiff(file, max_pixels=max_pixels, stain=stain)
     segments = TiffSegments(layout, scratch)
     pixels = SegmentedImage(
         path=path,
         identity=file.identity,
         grid=layout.grid,
         decode=segments.decode,
-        read_rows=segments.read_rows if layout.codec == "none" else None,
+        read_rows=segments.read_rows if segments.has_rows else None,
+        decoder_bytes=segments.decoder_bytes,
         scratch=scratch,
     )
     return _Opened(
         pixels=pixels,
-        codec=f"tiff/{layout.codec}",
+        codec=f"tiff/{layout.kind.codec}",
         orientation=layout.orientation,
         tag_mpp=layout.tag_mpp,
-        has_alpha=layout.has_alpha,
+        channel_names=layout.channel_names,
+        notes=layout.kind.notes,
     )
 
 
@@ -180,7 +162,7 @@ def _open_png(path: Path, file: InputFile, scratch: Path | None, max_pixels: int
         identity=file.identity,
         grid=_one_segment(
             (header.samples - header.has_alpha, header.height, header.width),
-            np.dtype(np.uint8 if header.bits == 8 else np.uint16),
+            np.dtype(np.uint16 if header.bits == 16 else np.uint8),
             header.samples,
         ),
         decode=partial(decode_png_file, scratch=scratch),
@@ -191,7 +173,8 @@ def _open_png(path: Path, file: InputFile, scratch: Path | None, max_pixels: int
         codec="png",
         orientation=header.orientation,
         tag_mpp=header.tag_mpp,
-        has_alpha=header.has_alpha,
+        channel_names=_COLOURS[header.samples - header.has_alpha],
+        notes=header.notes,
     )
 
 
@@ -205,7 +188,7 @@ def _open_jpeg(path: Path, file: InputFile, scratch: Path | None, max_pixels: in
             f"{stream.width} x {stream.height}",
         )
     n_channels = len(stream.components)
-    if n_channels not in _CHANNEL_NAMES:
+    if n_channels not in _COLOURS:
         raise image_error(
             "unsupported",
             file.name,
@@ -227,34 +210,10 @@ def _open_jpeg(path: Path, file: InputFile, scratch: Path | None, max_pixels: in
         codec="jpeg",
         orientation=stream.orientation,
         tag_mpp=stream.tag_mpp,
+        channel_names=_COLOURS[n_channels],
     )
 
 
 def _one_segment(shape: tuple[int, int, int], dtype: np.dtype[Any], samples: int) -> SegmentGrid:
     """Describe an image that is stored as one piece."""
     return SegmentGrid(shape=shape, dtype=dtype, height=shape[1], width=shape[2], samples=samples)
-
-
-def _alpha_note(grid: SegmentGrid) -> Note:
-    return Note(
-        code="image.alpha-dropped",
-        message="The image has a channel of opacity, which was dropped; colours are as stored.",
-        count=grid.shape[1] * grid.shape[2],
-    )
-
-
-def _describe(head: bytes) -> str:
-    """Name what a file that is no image seems to be."""
-    if not head:
-        return "an empty file"
-    start = head.lstrip().lower()
-    for signature, name in _OTHER_FORMATS:
-        if start.startswith(signature) or head.lower().startswith(signature):
-            return name
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "a WebP image"
-    if not any(head):
-        return "zero bytes"
-    if all(byte in b"\t\n\r" or byte >= 32 for byte in head if byte != 127):
-        return "text"
-    return f"unknown data that start with {head[:8].hex(' ')}"

@@ -14,6 +14,7 @@ from typing import Any
 import imagecodecs
 from numpy.typing import NDArray
 
+from stformat.model import Note
 from stformat.sources._image_file import InputFile, image_error
 from stformat.sources._image_tags import exif_orientation, plausible_mpp
 from stformat.sources._segments import Segment
@@ -30,7 +31,15 @@ _MAX_EXIF = 1 << 20
 _MAX_DEFLATE_RATIO = 1032
 
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
-_SAMPLES = {_GRAY: 1, _RGB: 3, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
+_SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 3, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}
+_STORED_SAMPLES = _SAMPLES | {_PALETTE: 1}
+_BITS = {
+    _GRAY: {1, 2, 4, 8, 16},
+    _RGB: {8, 16},
+    _PALETTE: {1, 2, 4, 8},
+    _GRAY_ALPHA: {8, 16},
+    _RGB_ALPHA: {8, 16},
+}
 _METRE = 1
 
 
@@ -45,7 +54,7 @@ class PngHeader:
     """Rows."""
 
     bits: int
-    """Bits of a sample: 8 or 16."""
+    """Bits of a stored sample, or of an index into the palette: 1, 2, 4, 8 or 16."""
 
     samples: int
     """Samples of a pixel as decoded, alpha and colour-key transparency included."""
@@ -58,6 +67,9 @@ class PngHeader:
 
     tag_mpp: float | None
     """Microns per pixel from the pHYs chunk, where plausible."""
+
+    notes: tuple[Note, ...]
+    """What decoding changes, or drops."""
 
 
 def parse_png(file: InputFile, *, max_pixels: int) -> PngHeader:
@@ -86,9 +98,9 @@ def parse_png(file: InputFile, *, max_pixels: int) -> PngHeader:
     if kind != b"IHDR" or length != 13:
         raise image_error("corrupt", where, "a PNG must start with its header", f"chunk {kind!r}")
     _verify(file, kind, start, length)
-    width, height, bits, colour, *_ = struct.unpack(">IIBBBBB", file.read(start, length))
+    width, height, bits, colour, *methods = struct.unpack(">IIBBBBB", file.read(start, length))
     _check_size(width, height, max_pixels, where)
-    _check_colour(colour, bits, where)
+    _check_coding(colour, bits, methods, where)
     has_key = False
     orientation = 1
     tag_mpp: float | None = None
@@ -108,17 +120,20 @@ def parse_png(file: InputFile, *, max_pixels: int) -> PngHeader:
             tag_mpp = _density(*struct.unpack(">IIB", file.read(start, length)))
     else:
         raise image_error("corrupt", where, f"a PNG must hold at most {_MAX_CHUNKS} chunks", "more")
-    has_key = has_key and colour in {_GRAY, _RGB}
+    has_alpha = colour in {_GRAY_ALPHA, _RGB_ALPHA}
+    # A colour that stands for "transparent", or the opacity of each colour of a palette.
+    has_key = has_key and not has_alpha
     header = PngHeader(
         width=width,
         height=height,
         bits=bits,
         samples=_SAMPLES[colour] + has_key,
-        has_alpha=has_key or colour in {_GRAY_ALPHA, _RGB_ALPHA},
+        has_alpha=has_key or has_alpha,
         orientation=orientation,
         tag_mpp=tag_mpp,
+        notes=_notes(colour, bits, width * height, has_alpha=has_key or has_alpha),
     )
-    raw_bytes = height * (1 + width * _SAMPLES[colour] * bits // 8)
+    raw_bytes = height * (1 + -(-width * _STORED_SAMPLES[colour] * bits // 8))
     if raw_bytes > data_bytes * _MAX_DEFLATE_RATIO:
         raise image_error(
             "truncated",
@@ -145,17 +160,31 @@ def _check_size(width: int, height: int, max_pixels: int, where: str) -> None:
         )
 
 
-def _check_colour(colour: int, bits: int, where: str) -> None:
-    """Refuse a kind of pixels that is not read."""
-    if colour not in _SAMPLES or bits not in {8, 16}:
-        palette = "a palette" if colour == _PALETTE else f"colour type {colour}"
+def _check_coding(colour: int, bits: int, methods: list[int], where: str) -> None:
+    """Refuse what the standard does not know."""
+    compression, filtering, interlacing = methods
+    if bits not in _BITS.get(colour, ()) or compression or filtering or interlacing > 1:
         raise image_error(
-            "unsupported",
+            "corrupt",
             where,
-            "a PNG must be grayscale or RGB with 8 or 16 bits",
-            f"{palette} with {bits} bits",
-            "convert it to an 8-bit RGB TIFF or PNG",
+            "colour type, bits and methods of a PNG must be what the standard allows",
+            f"colour type {colour} with {bits} bits, methods {methods}",
         )
+
+
+def _notes(colour: int, bits: int, n_pixels: int, *, has_alpha: bool) -> tuple[Note, ...]:
+    """Note what decoding does to the samples."""
+    notes: list[Note] = []
+    if colour == _PALETTE:
+        message = "Pixels were indices of a palette; they were replaced by its colours."
+        notes.append(Note(code="image.palette-applied", message=message, count=n_pixels))
+    elif bits < 8:
+        message = f"Samples of {bits} bits were scaled to 8: the brightest is 255."
+        notes.append(Note(code="image.scaled-to-8-bits", message=message, count=n_pixels))
+    if has_alpha:
+        message = "The image has a channel of opacity, which was dropped; colours are as stored."
+        notes.append(Note(code="image.alpha-dropped", message=message, count=n_pixels))
+    return tuple(notes)
 
 
 def _chunk_at(file: InputFile, at: int) -> tuple[bytes, int, int]:

@@ -1,14 +1,18 @@
-"""TIFF and BigTIFF: which page is the image, whether its segments are all there.
+"""TIFF and BigTIFF: where the strips and tiles of the image lie, and whether they are all there.
 
 TIFF 6.0; Adobe Photoshop TIFF Technical Notes (deflate, predictor); BigTIFF.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from xml.etree.ElementTree import ParseError
+from typing import Literal
 
 import numpy as np
 import tifffile
@@ -16,14 +20,14 @@ from numpy.typing import NDArray
 
 from stformat.errors import ImageError
 from stformat.sources._image_file import InputFile, image_error
+from stformat.sources._image_planes import Planes, choose_planes, unique_names
 from stformat.sources._image_tags import plausible_mpp, um_per_unit
+from stformat.sources._image_tiff_kind import PixelKind, pixel_kind
 from stformat.sources._segments import SegmentGrid
 
 __all__ = ["TIFF_SIGNATURES", "TiffLayout", "parse_tiff"]
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-_MAX_PAGES = 1000
 
 # tifffile lets errors of the parts it is made of through when tags are not what they should be.
 _PARSER_ERRORS = (
@@ -37,49 +41,48 @@ _PARSER_ERRORS = (
     OSError,
     MemoryError,
     struct.error,
-    ParseError,
 )
 
-_NONE, _JPEG = 1, 7
-
-_CODECS = {
-    _NONE: "none",
-    5: "lzw",
-    _JPEG: "jpeg",
-    8: "deflate",
-    32946: "deflate",
-    32773: "packbits",
-    34926: "zstd",
-    50000: "zstd",
+# The most bytes that one compressed byte can stand for; a segment that claims more is a lie. The
+# other codecs are held to bounds of their own. JPEG takes a bit for a block of 64 samples, of which
+# subsampling leaves 9 in 16 at the least.
+_MAX_RATIO = {
+    "none": 1,
+    "deflate": 1032,
+    "lzw": 4096,
+    "packbits": 64,
+    "zstd": 65536,
+    "jpeg": 2048,
 }
 
-# The most bytes that one compressed byte can stand for; a segment that claims more is a lie. JPEG
-# segments are held to a bound of their own.
-_MAX_RATIO = {"none": 1, "deflate": 1032, "lzw": 4096, "packbits": 64, "zstd": 65536}
+_MAX_CODED_PIXELS = 2**22
+"""Most pixels of a JPEG 2000 or WebP tile: decoding one takes up to 32 bytes a pixel."""
 
-_GRAY, _RGB, _YCBCR = 1, 2, 6
-_CHANNELS = {_GRAY: 1, _RGB: 3, _YCBCR: 3}
-_ALPHA_SAMPLES = {1, 2}
-_REDUCED_OR_MASK = 0b101
+_MAX_CCITT_BYTES = 2**18
+"""Most bytes of CCITT data in an image: they hold up to 2 million codes, of a microsecond each."""
 
-_IMAGEJ_IMAGES = re.compile(r"^images=(\d+)", re.MULTILINE)
+_MAX_CCITT_PIXELS = 2**28
+"""Most pixels of a CCITT strip: a bit can stand for a row of any width."""
+
+_OLD_JPEG = 6
+
 _OME_SIZE = re.compile(r"<(?:\w+:)?Pixels\b[^>]*?\bPhysicalSizeX=\"([^\"]+)\"")
 _OME_UNIT = re.compile(r"<(?:\w+:)?Pixels\b[^>]*?\bPhysicalSizeXUnit=\"([^\"]+)\"")
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 
-_REMEDY = "convert it to an 8-bit RGB TIFF"
+_REWRITE = "rewrite it without loss: tiffcp -c zip in.tif out.tif"
 _COPY_AGAIN = "copy the file again from its source"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiffLayout:
-    """One page of a TIFF: where its segments lie and how they are coded."""
+    """The image of a TIFF: what its pixels are and where its segments lie."""
 
     grid: SegmentGrid
     """How the segments tile the image."""
 
-    codec: str
-    """Name of the compression: ``"none"``, ``"deflate"``, ``"jpeg"``, ``"lzw"``, ..."""
+    kind: PixelKind
+    """How pixels are stored, and as what they are read."""
 
     starts: NDArray[np.int64]
     """(n_planes, n_rows, n_columns) offset of each segment in the file."""
@@ -87,21 +90,11 @@ class TiffLayout:
     lengths: NDArray[np.int64]
     """(n_planes, n_rows, n_columns) bytes of each segment."""
 
-    has_predictor: bool
-    """Whether samples are stored as differences from their left neighbours."""
+    jpeg_tables: tuple[bytes | None, ...]
+    """Tables that the JPEG segments of each plane share."""
 
-    swap_bytes: bool
-    """Whether 16-bit samples are stored in the other byte order than this machine's."""
-
-    is_rgb: bool
-    """Whether the page says that its samples are RGB, so that JPEG segments without a JFIF header
-    hold no YCbCr."""
-
-    jpeg_tables: bytes | None
-    """Tables that the JPEG segments share."""
-
-    has_alpha: bool
-    """Whether a sample of opacity is stored and passed over."""
+    channel_names: tuple[str, ...]
+    """One name a channel."""
 
     orientation: int
     """Orientation tag, 1 to 8."""
@@ -110,8 +103,8 @@ class TiffLayout:
     """Microns per pixel from OME-XML, Aperio's description or the resolution tags."""
 
 
-def parse_tiff(file: InputFile, *, max_pixels: int) -> TiffLayout:
-    """Read the header of a TIFF and choose the page that is the image.
+def parse_tiff(file: InputFile, *, max_pixels: int, stain: Literal["he", "if"]) -> TiffLayout:
+    """Read the header of a TIFF and choose the page, or the pages, that are the image.
 
     Parameters
     ----------
@@ -119,27 +112,35 @@ def parse_tiff(file: InputFile, *, max_pixels: int) -> TiffLayout:
         A file that starts with a TIFF signature.
     max_pixels : int
         Most pixels that an image may declare.
+    stain : {"he", "if"}
+        Whether several planes, or samples of unsaid meaning, are channels.
 
     Returns
     -------
     TiffLayout
-        The largest page, and the first of the file in every common layout: reduced levels, masks,
-        labels and thumbnails are smaller or marked. Levels in sub-IFDs are never looked at.
+        The image at full resolution; see `choose_planes`.
 
     Raises
     ------
     ImageError
-        If the tags are broken, the kind of image is not read, several pages are of the largest
-        size, or segments are missing or reach beyond the end of the file.
+        If the tags are broken, the kind of image is not read, or segments are missing or reach
+        beyond the end of the file.
     """
     try:
         with (
+            _without_log_lines(),
             file.stream() as stream,
             # The two formats that would make tifffile look at other files in the same directory.
             tifffile.TiffFile(stream, name=file.name, is_ome=False, is_ndtiff=False) as tiff,
         ):
-            page = _largest_page(tiff, file.name)
-            return _layout(page, tiff.byteorder, file, max_pixels)
+            planes = choose_planes(tiff, stain, file.name)
+            kind = pixel_kind(
+                planes.pages[0],
+                stain=stain,
+                swap_bytes=tiff.byteorder != _native_order(),
+                where=file.name,
+            )
+            return _layout(planes, kind, file, max_pixels)
     except ImageError:
         raise
     except _PARSER_ERRORS as error:
@@ -152,44 +153,31 @@ def parse_tiff(file: InputFile, *, max_pixels: int) -> TiffLayout:
         ) from error
 
 
-def _largest_page(tiff: tifffile.TiffFile, where: str) -> tifffile.TiffPage:
-    """Choose the first of the pages with the most pixels, unless it is a plane of a stack."""
-    largest: tifffile.TiffPage | None = None
-    n_alike = 0
-    for index, page in enumerate(tiff.pages):
-        if index == _MAX_PAGES:
-            raise _unsupported(where, f"more than {_MAX_PAGES} pages")
-        if not isinstance(page, tifffile.TiffPage):
-            raise _unsupported(where, "a page without tags of its own")
-        if index > 0 and int(page.subfiletype) & _REDUCED_OR_MASK:
-            continue
-        if largest is None or _n_pixels(page) > _n_pixels(largest):
-            largest, n_alike = page, 1
-        elif page.hash == largest.hash:
-            # Planes of a stack are written alike; a thumbnail of a tiny image is not.
-            n_alike += 1
-    if largest is None:
-        raise image_error("corrupt", where, "a TIFF must hold an image", "no page")
-    stack = _IMAGEJ_IMAGES.search(largest.description) if largest.is_imagej else None
-    if n_alike > 1 or (stack is not None and int(stack[1]) > 1):
-        raise _unsupported(where, "several planes of the same size")
-    return largest
+@contextmanager
+def _without_log_lines() -> Iterator[None]:
+    """Keep tifffile's remarks on damaged tags, which Python prints where nobody listens, to itself.
+
+    What matters of them ends in an error of our own. A filter is the least that does it: it is
+    gone with the call, and lets the records of other threads through.
+    """
+    thread = threading.get_ident()
+
+    def comes_from_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(comes_from_elsewhere)
+    try:
+        yield
+    finally:
+        logger.removeFilter(comes_from_elsewhere)
 
 
-def _n_pixels(page: tifffile.TiffPage) -> int:
-    return page.imagewidth * page.imagelength
-
-
-def _layout(
-    page: tifffile.TiffPage, byteorder: str, file: InputFile, max_pixels: int
-) -> TiffLayout:
-    """Check one page and describe it."""
+def _layout(planes: Planes, kind: PixelKind, file: InputFile, max_pixels: int) -> TiffLayout:
+    """Check the pages and describe them."""
     where = file.name
+    page = planes.pages[0]
     width, height = page.imagewidth, page.imagelength
-    if width < 1 or height < 1:
-        raise image_error(
-            "corrupt", where, "a TIFF page must declare its size", f"{width} x {height} pixels"
-        )
     if width * height > max_pixels:
         raise image_error(
             "too-large",
@@ -197,63 +185,53 @@ def _layout(
             f"an image may have at most {max_pixels} pixels",
             f"{width} x {height}",
         )
-    codec = _check_kind(page, where)
-    n_channels = _CHANNELS[int(page.photometric)]
-    planar = int(page.planarconfig) == 2 and page.samplesperpixel > 1
-    n_stored = page.samplesperpixel if planar else 1
-    grid = _grid(page, n_channels, 1 if planar else page.samplesperpixel, max_pixels, where)
-    starts, lengths = _segments(page, grid, n_stored, where)
-    starts, lengths = starts[: grid.n_planes], lengths[: grid.n_planes]
-    _check_segments(grid, codec, starts, lengths, file)
-    tables = page.jpegtables
+    n_channels = len(planes.pages)
+    if n_channels == 1:
+        n_channels = kind.n_channels
+    elif kind.n_values != 1 or kind.is_planar:
+        raise image_error(
+            "unsupported",
+            where,
+            "pages that are channels must have one sample a pixel",
+            f"{page.samplesperpixel}, several planes",
+            "save one page a channel",
+        )
+    grid = _grid(page, kind, n_channels, max_pixels, where)
+    _check_size(grid, kind, where)
+    segments = [_segments(page, grid, kind, where) for page in planes.pages]
+    starts, lengths = (
+        np.concatenate(parts)[: grid.n_planes] for parts in zip(*segments, strict=True)
+    )
+    _check_segments(grid, kind, starts, lengths, file)
+    if int(page.compression) == _OLD_JPEG:
+        _check_old_jpeg(starts, file)
+    # Of a page that stores its planes one after the other all have the tables of the page.
+    sources = planes.pages if len(planes.pages) > 1 else (page,) * grid.n_planes
     return TiffLayout(
         grid=grid,
-        codec=codec,
+        kind=kind,
         starts=starts,
         lengths=lengths,
-        has_predictor=codec != "jpeg" and int(page.predictor) == 2,
-        swap_bytes=grid.dtype.itemsize > 1 and byteorder != _native_order(),
-        is_rgb=int(page.photometric) == _RGB,
-        jpeg_tables=None if tables is None else bytes(tables),
-        has_alpha=page.samplesperpixel > n_channels,
+        jpeg_tables=tuple(
+            None if source.jpegtables is None else bytes(source.jpegtables) for source in sources
+        ),
+        channel_names=_channel_names(planes, kind, n_channels),
         orientation=_orientation(page),
         tag_mpp=_tag_mpp(page),
     )
 
 
-def _check_kind(page: tifffile.TiffPage, where: str) -> str:
-    """Refuse a page whose pixels are not read; return the name of its compression."""
-    codec = _CODECS.get(int(page.compression))
-    if codec is None:
-        raise _unsupported(where, f"compression {_name(page.compression)}")
-    photometric = int(page.photometric) if page.photometric is not None else -1
-    if photometric not in _CHANNELS or (photometric == _YCBCR and codec != "jpeg"):
-        raise _unsupported(where, f"photometric {_name(page.photometric)}, compression {codec}")
-    sample = page.bitspersample, page.sampleformat
-    if sample not in {(8, 1), (16, 1)} or (codec == "jpeg" and page.bitspersample != 8):
-        raise _unsupported(
-            where, f"samples of {page.bitspersample} bits, format {_name(page.sampleformat)}"
-        )
-    extra = tuple(int(kind) for kind in page.extrasamples)
-    n_extra = page.samplesperpixel - _CHANNELS[photometric]
-    is_alpha = n_extra == 1 and (
-        photometric == _RGB or (photometric == _GRAY and extra and extra[0] in _ALPHA_SAMPLES)
-    )
-    if n_extra != 0 and not is_alpha:
-        raise _unsupported(where, f"{page.samplesperpixel} samples a pixel")
-    if codec == "jpeg" and page.samplesperpixel > 3 and int(page.planarconfig) == 1:
-        raise _unsupported(where, f"JPEG segments of {page.samplesperpixel} samples")
-    if page.imagedepth != 1 or page.tiledepth != 1:
-        raise _unsupported(where, "a volume")
-    if codec != "jpeg" and int(page.predictor) not in {1, 2}:
-        raise _unsupported(where, f"predictor {_name(page.predictor)}")
-    if codec != "jpeg" and int(page.fillorder) != 1:
-        raise _unsupported(where, "bits stored in reverse order")
-    return codec
+def _channel_names(planes: Planes, kind: PixelKind, n_channels: int) -> tuple[str, ...]:
+    """Name channels by their colours, by what the file says, or by their places."""
+    if kind.names:
+        return kind.names
+    if n_channels == 1 and not any(planes.names):
+        return ("intensity",)
+    return unique_names(planes.names, n_channels)
 
 
 def _grid(
-    page: tifffile.TiffPage, n_channels: int, samples: int, max_pixels: int, where: str
+    page: tifffile.TiffPage, kind: PixelKind, n_channels: int, max_pixels: int, where: str
 ) -> SegmentGrid:
     """Describe the strips or tiles of a page."""
     if page.is_tiled:
@@ -269,17 +247,36 @@ def _grid(
         )
     return SegmentGrid(
         shape=(n_channels, page.imagelength, page.imagewidth),
-        dtype=np.dtype(np.uint8 if page.bitspersample == 8 else np.uint16),
+        dtype=kind.dtype,
         height=height,
         width=width,
-        samples=samples,
+        samples=kind.n_values,
     )
 
 
+def _check_size(grid: SegmentGrid, kind: PixelKind, where: str) -> None:
+    """Refuse segments that a decoder without bounds of its own would be handed."""
+    limits = {
+        "jpeg2000": _MAX_CODED_PIXELS,
+        "webp": _MAX_CODED_PIXELS,
+        "ccitt": _MAX_CCITT_PIXELS,
+    }
+    limit = limits.get(kind.codec)
+    if limit is not None and grid.height * grid.width > limit:
+        raise image_error(
+            "too-large",
+            where,
+            f"a strip or tile of {kind.codec} may have at most {limit} pixels",
+            f"{grid.width} x {grid.height}",
+            _REWRITE,
+        )
+
+
 def _segments(
-    page: tifffile.TiffPage, grid: SegmentGrid, n_stored: int, where: str
+    page: tifffile.TiffPage, grid: SegmentGrid, kind: PixelKind, where: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Arrange offsets and byte counts as the grid lies, one plane for each stored channel."""
+    n_stored = page.samplesperpixel if kind.is_planar else 1
     shape = (n_stored, grid.n_rows, grid.n_columns)
     n_expected = n_stored * grid.n_rows * grid.n_columns
     if not len(page.dataoffsets) == len(page.databytecounts) == n_expected:
@@ -297,7 +294,7 @@ def _segments(
 
 def _check_segments(
     grid: SegmentGrid,
-    codec: str,
+    kind: PixelKind,
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     file: InputFile,
@@ -306,14 +303,41 @@ def _check_segments(
     # Compared by subtraction: a sum of two hostile numbers may wrap around.
     beyond = (starts <= 0) | (lengths <= 0) | (starts > file.size - lengths)
     _refuse(beyond, starts, lengths, f"inside the file of {file.size} bytes", file.name)
-    ratio = _MAX_RATIO.get(codec)
+    if kind.codec == "ccitt" and int(lengths.sum()) > _MAX_CCITT_BYTES:
+        raise image_error(
+            "too-large",
+            file.name,
+            f"CCITT data may have at most {_MAX_CCITT_BYTES} bytes",
+            f"{int(lengths.sum())}",
+            _REWRITE,
+        )
+    ratio = _MAX_RATIO.get(kind.codec)
     if ratio is None:
         return
-    row_bytes = grid.width * grid.samples * grid.dtype.itemsize
-    tops = np.arange(grid.n_rows, dtype=np.int64) * grid.height
-    needed = np.minimum(grid.height, grid.shape[1] - tops)[:, None] * row_bytes
+    _, n_rows, n_columns = grid.shape
+    last_height = n_rows - (grid.n_rows - 1) * grid.height
+    last_width = n_columns - (grid.n_columns - 1) * grid.width
+    # Rows are stored with the columns that overhang the image; a JPEG may leave them out.
+    widths = grid.width, last_width if kind.codec == "jpeg" else grid.width
+    needed = np.empty((grid.n_rows, grid.n_columns), np.int64)
+    needed[:, :] = kind.stored.n_bytes(grid.height, widths[0])
+    needed[:, -1] = kind.stored.n_bytes(grid.height, widths[1])
+    needed[-1, :] = kind.stored.n_bytes(last_height, widths[0])
+    needed[-1, -1] = kind.stored.n_bytes(last_height, widths[1])
     short = lengths < -(-needed // ratio)
     _refuse(short, starts, lengths, f"large enough for {grid.height} rows of pixels", file.name)
+
+
+def _check_old_jpeg(starts: NDArray[np.int64], file: InputFile) -> None:
+    """Refuse old-style JPEG whose strips are no streams of their own."""
+    if file.read(int(starts.flat[0]), 2) != b"\xff\xd8":
+        raise image_error(
+            "unsupported",
+            file.name,
+            "a strip of old-style JPEG must be a whole JPEG stream",
+            "one whose tables lie elsewhere in the file",
+            _REWRITE,
+        )
 
 
 def _refuse(
@@ -379,20 +403,3 @@ def _resolution_mpp(page: tifffile.TiffPage) -> float | None:
         return None
     (x, x_unit), (y, y_unit) = claims
     return plausible_mpp(scale * x_unit / x, scale * y_unit / y) if x and y else None
-
-
-def _name(value: object) -> str:
-    """Name a tag's value: tifffile gives an enumeration where it knows the number."""
-    name = getattr(value, "name", None)
-    return str(value) if name is None else f"{name} ({int(value)})"  # type: ignore[call-overload]
-
-
-def _unsupported(where: str, found: str) -> ImageError:
-    return image_error(
-        "unsupported",
-        where,
-        "a TIFF must hold one grayscale or RGB image of 8 or 16 bits, uncompressed or with "
-        "deflate, LZW, PackBits, zstd or JPEG",
-        found,
-        _REMEDY,
-    )

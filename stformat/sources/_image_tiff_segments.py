@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
+from functools import partial
 from mmap import mmap
 from pathlib import Path
 from types import MappingProxyType
@@ -13,16 +14,23 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from stformat.errors import ImageError
+from stformat.sources._ccitt import CcittError, decode_ccitt
 from stformat.sources._image_file import InputFile, image_error, scratch_array
 from stformat.sources._image_jpeg import JPEG_ERRORS, parse_jpeg
+from stformat.sources._image_jpeg2000 import parse_jpeg2000
 from stformat.sources._image_tiff import TiffLayout
+from stformat.sources._image_tiff_samples import NegativeSampleError, ycbcr_to_rgb
 from stformat.sources._segments import Segment
 
 __all__ = ["TiffSegments"]
 
 _RGB = 2
 
-_DECODERS: Mapping[str, Callable[..., Sized]] = MappingProxyType(
+_CODED_PIXEL_BYTES = 32
+"""Bytes a pixel that decoding JPEG 2000 or WebP takes: 4 a sample, twice."""
+
+_BYTE_DECODERS: Mapping[str, Callable[..., Sized]] = MappingProxyType(
     {
         "deflate": imagecodecs.deflate_decode,
         "lzw": imagecodecs.lzw_decode,
@@ -36,89 +44,202 @@ _DECODER_ERRORS = (
     imagecodecs.LzwError,
     imagecodecs.PackbitsError,
     imagecodecs.ZstdError,
+    imagecodecs.Jpeg2kError,
+    imagecodecs.WebpError,
     ValueError,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class TiffSegments:
-    """Reads the segments of one page, in any thread."""
+    """Reads the segments of an image, in any thread."""
 
     layout: TiffLayout
     scratch: Path | None
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows can be read alone: they are not compressed and not shared by blocks."""
+        return self.layout.kind.codec == "none" and self.layout.kind.stored.ycbcr is None
+
+    @property
+    def decoder_bytes(self) -> int:
+        """Bytes that decoding a segment takes beside its values."""
+        kind, grid = self.layout.kind, self.layout.grid
+        if kind.codec in {"jpeg2000", "webp"}:
+            return _CODED_PIXEL_BYTES * grid.height * grid.width
+        return 0 if kind.stored.are_values else kind.stored.n_bytes(grid.height, grid.width)
+
     def read_rows(self, file: InputFile, segment: Segment, first: int, out: NDArray[Any]) -> None:
         """Read rows of an uncompressed segment; see `SegmentedImage.read_rows`."""
-        row_bytes = out[0].nbytes
-        file.read_into(int(self.layout.starts[segment]) + first * row_bytes, out)
-        self._finish(out)
+        n_rows, width, _ = out.shape
+        start = int(self.layout.starts[segment])
+        stored = self._buffer(out, n_rows)
+        file.read_into(start + self.layout.kind.stored.n_bytes(first, width), stored)
+        if self.layout.kind.stored.reverse_bits:
+            imagecodecs.bitorder_decode(stored, out=stored)
+        self._to_values(stored, out, _place(file, start))
 
     def decode(self, file: InputFile, segment: Segment, out: NDArray[Any]) -> None:
-        """Decode a compressed segment; see `SegmentedImage.decode`."""
+        """Decode a segment; see `SegmentedImage.decode`."""
         start, length = int(self.layout.starts[segment]), int(self.layout.lengths[segment])
         data = file.load(start, length, self.scratch)
-        where = f"{file.name}, segment at offset {start}"
-        if self.layout.codec == "jpeg":
-            self._decode_jpeg(data, segment, out, where)
-            return
-        flat = out.reshape(-1).view(np.uint8)
-        try:
-            n_bytes = len(_DECODERS[self.layout.codec](data, out=memoryview(flat)))
-        except _DECODER_ERRORS as error:
-            raise image_error(
-                "corrupt", where, f"{self.layout.codec} data must decode", str(error)
-            ) from error
+        where = _place(file, start)
+        match self.layout.kind.codec:
+            case "jpeg":
+                self._decode_jpeg(data, segment, out, where)
+            case "jpeg2000":
+                self._decode_jpeg2000(bytes(data), segment, out, where)
+            case "webp":
+                has_alpha = out.shape[2] == 4
+                self._run(partial(imagecodecs.webp_decode, hasalpha=has_alpha), data, out, where)
+            case _:
+                self._decode_rows(data, segment, out, where)
+
+    def _decode_rows(
+        self, data: bytearray | mmap, segment: Segment, out: NDArray[Any], where: str
+    ) -> None:
+        """Decode what is stored as rows of samples."""
+        kind = self.layout.kind
+        if kind.stored.reverse_bits:
+            data = bytearray(imagecodecs.bitorder_decode(bytes(data)))
         n_rows, _ = self.layout.grid.visible(segment)
-        visible = out[:n_rows]
-        if n_bytes < visible.nbytes:
+        if kind.ccitt is not None:
+            self._decode_ccitt(bytes(data), out[:n_rows], where)
+            return
+        # A strip may hold no more rows than are visible, a tile holds all.
+        stored = self._buffer(out, out.shape[0])
+        n_needed = kind.stored.n_bytes(n_rows, out.shape[1])
+        if kind.codec == "none":
+            n_bytes = min(len(data), len(stored))
+            stored[:n_bytes] = np.frombuffer(data, np.uint8, n_bytes)
+        else:
+            n_bytes = len(self._run(_BYTE_DECODERS[kind.codec], data, memoryview(stored), where))
+        if n_bytes < n_needed:
             raise image_error(
                 "truncated",
                 where,
-                f"the segment must hold {visible.nbytes} bytes of pixels",
+                f"the segment must hold {n_needed} bytes of pixels",
                 f"{n_bytes}",
                 "copy the file again from its source",
             )
-        self._finish(visible)
+        self._to_values(stored[:n_needed], out[:n_rows], where)
 
-    def _finish(self, pixels: NDArray[Any]) -> None:
-        """Turn stored samples into values, in place."""
-        if self.layout.swap_bytes:
-            pixels.byteswap(inplace=True)
-        if self.layout.has_predictor:
-            imagecodecs.delta_decode(pixels, axis=1, out=pixels)
+    def _buffer(self, out: NDArray[Any], n_rows: int) -> NDArray[np.uint8]:
+        """Return room for stored rows: the memory of their values where it fits."""
+        stored = self.layout.kind.stored
+        if stored.are_values:
+            return out.reshape(-1).view(np.uint8)
+        return scratch_array((stored.n_bytes(n_rows, out.shape[1]),), np.uint8, self.scratch)
+
+    def _to_values(self, stored: NDArray[np.uint8], out: NDArray[Any], where: str) -> None:
+        try:
+            self.layout.kind.stored.to_values(stored, out)
+        except NegativeSampleError as error:
+            raise image_error(
+                "unsupported",
+                where,
+                "signed samples are read only where none is negative",
+                str(error),
+                "add an offset to all samples and save them as unsigned",
+            ) from error
+
+    def _run(
+        self,
+        decoder: Callable[..., Sized],
+        data: bytes | bytearray | mmap,
+        out: NDArray[Any] | memoryview,
+        where: str,
+    ) -> Sized:
+        """Decode into memory that is given."""
+        try:
+            return decoder(data, out=out)
+        except _DECODER_ERRORS as error:
+            raise _corrupt(self.layout.kind.codec, where, error) from error
+
+    def _decode_ccitt(self, data: bytes, out: NDArray[Any], where: str) -> None:
+        """Decode black and white rows."""
+        kind = self.layout.kind
+        if kind.ccitt is None:
+            raise ValueError("the segment holds no CCITT data")
+        try:
+            bits = decode_ccitt(data, out.shape[0], out.shape[1], kind.ccitt)
+        except CcittError as error:
+            raise _corrupt(kind.codec, where, error) from error
+        np.multiply(bits[:, :, None], 255, out=out)
+        if kind.stored.is_inverted:
+            np.invert(out, out=out)
+
+    def _decode_jpeg2000(
+        self, data: bytes, segment: Segment, out: NDArray[Any], where: str
+    ) -> None:
+        """Decode a JPEG 2000 code stream after a look at what it would take."""
+        stream = parse_jpeg2000(data, where)
+        found = stream.height, stream.width, stream.n_components
+        decoded = self._target(segment, out, found, where)
+        if stream.bits != 8 * out.itemsize:
+            raise image_error(
+                "corrupt", where, f"samples of {8 * out.itemsize} bits", f"{stream.bits} bits"
+            )
+        self._run(
+            imagecodecs.jpeg2k_decode,
+            data,
+            decoded if out.shape[2] > 1 else decoded[:, :, 0],
+            where,
+        )
+        coding = self.layout.kind.ycbcr_after_decoding
+        if coding is not None:
+            ycbcr_to_rgb(decoded[:, :, :3], coding, out=decoded[:, :, :3])
+        if decoded is not out:
+            out[: stream.height, : stream.width] = decoded
 
     def _decode_jpeg(
         self, data: bytearray | mmap, segment: Segment, out: NDArray[Any], where: str
     ) -> None:
-        """Decode a JPEG segment, which may be as small as the part of it that is visible."""
+        """Decode a JPEG segment."""
         stream = parse_jpeg(lambda start, length: bytes(data[start : start + length]), where)
-        n_rows, n_columns = self.layout.grid.visible(segment)
-        if not (
-            n_rows <= stream.height <= out.shape[0]
-            and n_columns <= stream.width <= out.shape[1]
-            and len(stream.components) == out.shape[2]
-        ):
-            raise image_error(
-                "corrupt",
-                where,
-                f"a JPEG of {out.shape[1]} x {out.shape[0]} pixels of {out.shape[2]} samples",
-                f"{stream.width} x {stream.height} of {len(stream.components)}",
-            )
-        fits = (stream.height, stream.width) == out.shape[:2]
-        shape = (stream.height, stream.width, out.shape[2])
-        decoded = out if fits else scratch_array(shape, np.uint8, self.scratch)
+        found = stream.height, stream.width, len(stream.components)
+        decoded = self._target(segment, out, found, where)
         is_colour = out.shape[2] == 3
+        is_rgb = self.layout.kind.is_rgb and not stream.is_jfif
         try:
             imagecodecs.jpeg8_decode(
                 data,
-                tables=self.layout.jpeg_tables,
-                colorspace=(
-                    _RGB if is_colour and self.layout.is_rgb and not stream.is_jfif else None
-                ),
+                tables=self.layout.jpeg_tables[segment.plane],
+                colorspace=_RGB if is_colour and is_rgb else None,
                 outcolorspace=_RGB if is_colour else None,
                 out=decoded if out.shape[2] > 1 else decoded[:, :, 0],
             )
         except JPEG_ERRORS as error:
-            raise image_error("corrupt", where, "JPEG data must decode", str(error)) from error
-        if not fits:
+            raise _corrupt("JPEG", where, error) from error
+        if self.layout.kind.stored.is_inverted:
+            np.invert(decoded, out=decoded)
+        if decoded is not out:
             out[: stream.height, : stream.width] = decoded
+
+    def _target(
+        self, segment: Segment, out: NDArray[Any], found: tuple[int, int, int], where: str
+    ) -> NDArray[Any]:
+        """Return `out`, or an array for a segment that is as small as its visible part."""
+        n_rows, n_columns = self.layout.grid.visible(segment)
+        height, width, n_samples = found
+        if not (
+            n_rows <= height <= out.shape[0]
+            and n_columns <= width <= out.shape[1]
+            and n_samples == out.shape[2]
+        ):
+            raise image_error(
+                "corrupt",
+                where,
+                f"a segment of {out.shape[1]} x {out.shape[0]} pixels of {out.shape[2]} samples",
+                f"{width} x {height} of {n_samples}",
+            )
+        return out if found == out.shape else scratch_array(found, out.dtype, self.scratch)
+
+
+def _place(file: InputFile, start: int) -> str:
+    return f"{file.name}, segment at offset {start}"
+
+
+def _corrupt(codec: str, where: str, error: Exception) -> ImageError:
+    return image_error("corrupt", where, f"{codec} data must decode", str(error))

@@ -25,6 +25,9 @@ __all__ = ["Segment", "SegmentGrid", "SegmentedImage"]
 _HELD_ROW_LIMIT = 128 * 2**20
 """Bytes of one row of segments that are held in memory while several bands are cut from it."""
 
+_BAND_LIMIT = 256 * 2**20
+"""Bytes of a band that are held in memory."""
+
 _RAW_BLOCK = 4 * 2**20
 """Bytes of uncompressed pixels that one task reads at a time."""
 
@@ -118,6 +121,9 @@ class SegmentedImage:
     """``read_rows(file, segment, first, out)`` fills `out` with the rows of the segment from
     `first` on; given where segments are not compressed, so that no whole one need be held."""
 
+    decoder_bytes: int = 0
+    """Bytes that decoding a segment takes beside the segment itself."""
+
     scratch: Path | None = None
     """Directory of buffers that are too large for memory."""
 
@@ -143,7 +149,10 @@ class SegmentedImage:
                 )
             # One buffer serves every band: a consumer is done with a band when it asks for more.
             height = min(height, n_rows)
-            buffer = np.empty(n_channels * height * n_columns, self.grid.dtype)
+            n_samples = n_channels * height * n_columns
+            buffer = scratch_array(
+                (n_samples,), self.grid.dtype, self.scratch, in_memory=_BAND_LIMIT
+            )
             for top in range(0, n_rows, height):
                 shape = (n_channels, min(height, n_rows - top), n_columns)
                 band = buffer[: shape[0] * shape[1] * shape[2]].reshape(shape)
@@ -163,7 +172,7 @@ class _RowHolder:
         self._held: NDArray[Any] | None = None
         self._held_row = -1
         # Every task holds a segment: few threads at a time where segments are large.
-        per_task = max(1, image.grid.segment_bytes)
+        per_task = max(1, image.grid.segment_bytes + image.decoder_bytes)
         self._n_threads = max(1, min(thread_count(), _HELD_ROW_LIMIT // per_task))
 
     def fill(self, file: InputFile, top: int, band: NDArray[Any]) -> None:

@@ -14,27 +14,27 @@ KNOWN = {
     "wsi/hubmap_test_image.ome.tiff": None,
     "wsi/largeimage_grey10kx5k.tif": None,
     "wsi/largeimage_rgba_geotiff.tiff": None,
-    "wsi/largeimage_small_la.tiff": "image.unsupported",  # a second sample of unsaid meaning
+    "wsi/largeimage_small_la.tiff": None,
     "wsi/largeimage_test_orient1.tif": None,
     "wsi/largeimage_test_orient6.tif": None,
-    "wsi/libvips_1bit.tif": "image.unsupported",
-    "wsi/libvips_multi-channel-z-series.ome.tif": "image.unsupported",
-    "wsi/libvips_subsampled.tif": "image.unsupported",  # subsampled YCbCr without JPEG
+    "wsi/libvips_1bit.tif": None,
+    "wsi/libvips_multi-channel-z-series.ome.tif": "image.unsupported",  # five focal planes
+    "wsi/libvips_subsampled.tif": None,
     "wsi/openslide_boxes.tiff": None,
     "wsi/openslide_small.svs": None,
-    "wsi/vitessce_test.ome.tif": "image.unsupported",
+    "wsi/vitessce_test.ome.tif": "image.unsupported",  # three planes; as fluorescence see below
     "imgquirks/16bit.MM.cropped.tif": None,
     "imgquirks/exif_imagemagick_orientation.png": None,
-    "imgquirks/g4_orientation_6.tif": "image.unsupported",
-    "imgquirks/hopper.Lab.tif": "image.unsupported",
+    "imgquirks/g4_orientation_6.tif": None,
+    "imgquirks/hopper.Lab.tif": "image.unsupported",  # no profile says what RGB it means
     "imgquirks/hopper_bad_exif.jpg": None,
     "imgquirks/hopper_bigtiff.tif": None,
     "imgquirks/hopper_jpg.tif": None,
     "imgquirks/hopper_orientation_6.jpg": None,
     "imgquirks/hopper_orientation_8.jpg": None,
-    "imgquirks/old-style-jpeg-compression.tif": "image.unsupported",
+    "imgquirks/old-style-jpeg-compression.tif": None,
     "imgquirks/orientation_rectangle.jpg": None,
-    "imgquirks/separate_planar_extra_samples.tiff": "image.unsupported",  # signed samples
+    "imgquirks/separate_planar_extra_samples.tiff": "image.unsupported",  # negative samples
     "imgquirks/tiff_16bit_RGB.tiff": None,
     "imgquirks/tiff_16bit_RGBa.tiff": None,
     "wsi_bad/openslide_unopenable.tiff": "image.unsupported",
@@ -43,8 +43,20 @@ KNOWN = {
     "malformed/tiff_jpeg_png/broken.png": "image.truncated",
     "malformed/tiff_jpeg_png/broken_data_stream.png": "image.corrupt",
     "malformed/tiff_jpeg_png/broken_exif_dpi.jpg": None,
+    **{
+        f"malformed/tiff_jpeg_png/crash-{digest}": code
+        for digest, code in {
+            "0da013a13571cc8eb457a39fee8db18f8a3c7127.tif": "image.corrupt",
+            "1185209cf7655b5aed8ae5e77784dfdd18ab59e9.tif": "image.truncated",
+            "4fb027452e6988530aa5dabee76eecacb3b79f8a.j2k": "image.not-an-image",
+            "63b1dffefc8c075ddc606c0a2f5fdc15ece78863.tif": "image.corrupt",
+            "74d2a78403a5a59db1fb0a2b8735ac068a75f6e3.tif": "image.corrupt",
+            "ccca68ff40171fdae983d924e127a721cab2bd50.j2k": "image.not-an-image",
+            "f46f5b2f43c370fe65706c11449f567ecc345e74.tif": "image.truncated",
+        }.items()
+    },
     "malformed/tiff_jpeg_png/libtiff_segfault.tif": "image.unsupported",
-    "malformed/tiff_jpeg_png/multipage_multiple_frame_loop.tiff": "image.unsupported",
+    "malformed/tiff_jpeg_png/multipage_multiple_frame_loop.tiff": "image.corrupt",
     "malformed/tiff_jpeg_png/seek_too_large.tif": "image.corrupt",
     "malformed/tiff_jpeg_png/truncated_end_chunk.png": "image.truncated",
     "her2st_B4/ST-imgs/B/B4/BT10737_D2_HE.jpg": None,
@@ -54,13 +66,20 @@ KNOWN = {
 FOLDERS = ("wsi", "imgquirks", "wsi_bad", "malformed/tiff_jpeg_png")
 
 
+# tifffile does not decode these, or not the way a page is seen: black is 0, pixels are whole.
+PILLOW_KNOWS = {"libvips_1bit.tif", "libvips_subsampled.tif", "g4_orientation_6.tif"}
+
+
 def oracle(path, image):
     """Decode with tifffile where Pillow turns pixels, halves their bits or drops levels."""
-    if image.codec.startswith("tiff"):
+    if image.codec.startswith("tiff") and path.name not in PILLOW_KNOWS:
         with tifffile.TiffFile(path) as tiff:
             pixels = tiff.pages.first.asarray()
     else:
-        pixels = np.asarray(Pillow.open(path))
+        picture = Pillow.open(path)
+        pixels = np.asarray(picture if picture.mode != "1" else picture.convert("L"))
+        if path.name == "g4_orientation_6.tif":
+            pixels = np.rot90(pixels)  # Pillow has turned it as its tag asks
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     return np.moveaxis(pixels[:, :, : image.shape[0]], -1, 0)
 
@@ -98,6 +117,30 @@ def test_no_real_file_does_worse_than_an_image_error(real_data, folder):
         except ImageError as error:
             codes.append((path.name, error.problems[0].code, known))
     assert all(known is not None and code.startswith(known) for _, code, known in codes), codes
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("vitessce_test.ome.tif", "a sample of -1"),
+        ("libvips_multi-channel-z-series.ome.tif", "5 focal planes"),
+    ],
+)
+def test_real_stacks_as_fluorescence(real_data, name, found):
+    """Both hold int8 with values below zero, the second one five focal planes of each channel."""
+    with pytest.raises(ImageError) as caught:
+        list(open_image(real_data / "wsi" / name, stain="if").iter_bands(256))
+    assert caught.value.problems[0].code == "image.unsupported"
+    assert found in caught.value.problems[0].found
+
+
+def test_damaged_tags_are_not_remarked_on(real_data, capfd):
+    """tifffile logs hundreds of lines about this one, which nobody listens to: to stderr."""
+    with pytest.raises(ImageError):
+        open_image(
+            real_data / "malformed/tiff_jpeg_png/crash-63b1dffefc8c075ddc606c0a2f5fdc15ece78863.tif"
+        )
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_real_tags_say(real_data):
