@@ -204,7 +204,7 @@ class _Reader:
 
     def _normalize(self, text: bytes) -> bytes:
         if b"\r" in text:
-            text = text.replace(b"\r\n", b"\n").rstrip(b"\r")
+            text = text.replace(b"\r\n", b"\n")
         if b'"' in text:
             text = self._unquote(text)
         elif self.is_spaced:

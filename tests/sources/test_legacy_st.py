@@ -103,7 +103,7 @@ def test_source_may_be_the_count_matrix(slide, tmp_path):
 
 
 def test_one_of_several_samples_is_chosen_by_slide_id(tmp_path):
-    for name in ("A1", "A10", "B1"):
+    for name in ("A1", "A10", "A1_rep", "B1"):
         other = make_slide(**SIZE, seed=len(name), slide_id=name)
         quirks = LegacyStQuirks(labels="by-place" if name == "A1" else "none")
         write_legacy_st(other, tmp_path, image_format="png", quirks=quirks)
@@ -129,6 +129,7 @@ def test_names_without_a_common_word_join_where_there_is_one_of_each(slide, tmp_
 
 def test_files_that_are_no_part_of_a_sample_are_passed_over(slide, tmp_path):
     write_legacy_st(slide, tmp_path, layout="flat", image_format=None)
+    (tmp_path / ".backup.tsv").write_text("\tERBB2\n1x1\t4\n")
     (tmp_path / "notes.txt").write_text("x y\nseen 10x13\n")
     (tmp_path / "empty.tsv").write_text("")
     (tmp_path / "broken.tsv.gz").write_bytes(b"\x1f\x8b\x08rest")

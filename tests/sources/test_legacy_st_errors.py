@@ -42,6 +42,7 @@ def test_the_plain_sample_is_read(folder):
     [
         (SPOTS.replace("20\t10", "20\tnan"), "positions.not-a-number", "S_spots.tsv, line 3"),
         (SPOTS.replace("20\t10", "20\t1e999"), "positions.not-a-number", "line 3, column pixel_y"),
+        (SPOTS.replace("2\t1\t", "1e300\t1\t"), "positions.not-a-number", "line 3, column x"),
         (SPOTS.replace("2\t1\t", "two\t1\t"), "positions.not-a-number", "'two'"),
         (SPOTS.replace("2\t1\t20\t10", "2\t1\t20"), "positions.ragged", "S_spots.tsv, line 3"),
         (SPOTS.replace("2\t1\t20", "1\t1\t20"), "positions.repeated-spots", "1x1"),
