@@ -15,8 +15,9 @@ __all__ = ["SmallImage", "TissueMask", "find_tissue", "otsu_threshold", "read_sm
 _N_BINS = 256
 _FILTER_SHARE = 0.01  # of the longer edge: some 100 um on the slides of today
 _MIN_FILTER_PX = 3
-_FLAT_SHARE = 0.02
-_FLAT_STEPS = 2
+_FLAT_SHARE = 0.04
+_GRAY_SHARE = 0.02
+_FEW_STEPS = 2
 _DARK_SHARE = 0.3
 
 
@@ -49,13 +50,13 @@ class SmallImage:
     def is_blank(self) -> bool:
         """Whether all channels are of one value, a few stray pixels and some noise apart."""
         spread = self.high - self.low
-        return bool((spread <= np.maximum(_FLAT_STEPS, _FLAT_SHARE * self.high)).all())
+        return bool((spread <= np.maximum(_FEW_STEPS, _FLAT_SHARE * self.high)).all())
 
     @property
     def is_grayscale(self) -> bool:
         """Whether the channels are nearly equal everywhere."""
         chroma = np.percentile(_chroma(self.pixels), 99)
-        return bool(chroma <= max(_FLAT_STEPS, _FLAT_SHARE * self.high.max()))
+        return bool(chroma <= max(_FEW_STEPS, _GRAY_SHARE * self.high.max()))
 
     @property
     def is_dark(self) -> bool:
@@ -230,9 +231,10 @@ def _tissue_mark(image: SmallImage) -> NDArray[np.float32]:
     """(y, x) float32, higher on tissue."""
     pixels = image.pixels
     if image.is_dark:
-        scale = np.maximum(image.high, 1).astype(np.float32)
-        brightest: NDArray[np.float32] = (pixels / scale[:, None, None]).max(axis=0)
-        return brightest
+        # Exposures differ: each channel counts by its own range, and an empty one not at all.
+        low, high = (ends.astype(np.float32)[:, None, None] for ends in (image.low, image.high))
+        brightness: NDArray[np.float32] = ((pixels - low) / np.maximum(high - low, 1)).mean(axis=0)
+        return brightness
     if image.is_grayscale:
         darkness: NDArray[np.float32] = pixels.max() - pixels.mean(axis=0)
         return darkness
