@@ -21,7 +21,7 @@ from stformat.metadata.zarr_array import ArrayMetadata
 from stformat.store.arrays import ArrayReader
 from stformat.store.layout import by_gene_path, spots_path
 from stformat.store.opened import CommittedStore
-from stformat.store.zarr_bridge import open_array
+from stformat.store.zarr_bridge import UNREADABLE, open_array
 
 __all__ = ["chunk_problems", "table_problems"]
 
@@ -248,8 +248,7 @@ def _bad_regions(store: CommittedStore, path: str, metadata: ArrayMetadata) -> I
             array[region]
     except StoreError as error:
         yield from error.problems
-    # What decoders raise for bytes that they cannot read.
-    except (ValueError, TypeError, RuntimeError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         yield _problem("verify.chunk", path, "chunks that decode", f"{error}")
 
 
