@@ -177,7 +177,10 @@ class DirectoryFiles:
         try:
             with self._descended(directories) as directory:
                 mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError) as error:
+            # In a version that is being removed, what is gone by now was there.
+            if self.is_replaced():
+                raise _replaced(self.path) from error
             return False
         except OSError as error:
             raise self._failure(error, path) from error

@@ -156,7 +156,11 @@ class Site:
         if not self.target.exists():
             return None
         assert verify_store(self.target) == []
-        return self._names[_digest(self.target)]
+        return self.name_of(self.target)
+
+    def name_of(self, store: Path) -> str:
+        """Say which version a store is."""
+        return self._names[_digest(store)]
 
     def names(self) -> list[str]:
         """Return what is beside the target, and the target."""
