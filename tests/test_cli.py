@@ -45,6 +45,22 @@ def test_verify_finds_problems_with_exit_code_1(small_source, tmp_path):
     assert "images/he/s" in result.stdout
 
 
+def test_check_finds_what_verify_cannot_see(small_source, small_store, tmp_path):
+    healthy = run("check", small_store)
+    assert (healthy.returncode, healthy.stdout.strip()) == (0, f"{small_store}: nothing found")
+    store = tmp_path / "slide.zarr"
+    assert run("convert", small_source, store, "--mpp", "3", "--quiet").returncode == 0
+    assert run("verify", store, "--quiet").returncode == 0
+    found = run("check", store)
+    assert found.returncode == 1
+    assert found.stdout.startswith("tables/expression: microns per pixel must agree")
+    assert len(found.stdout.splitlines()) == 1
+    machine = run("check", store, "--json")
+    assert machine.returncode == 1
+    (problem,) = json.loads(machine.stdout)["problems"]
+    assert problem["code"] == "check.mpp-contradiction"
+
+
 def test_existing_target_is_bad_input_in_one_line(small_source, tmp_path):
     target = tmp_path / "taken.zarr"
     target.mkdir()

@@ -178,26 +178,31 @@ def label_problems(table: TableView) -> Iterator[Problem]:
 
 
 def _join_findings(files: StoreFiles, table: TableView) -> Iterator[str]:
-    blocks = list(iter_shapes(files, table.attributes.region))
-    index = pd.Index(np.concatenate([ids for ids, _ in blocks]) if blocks else [])
-    centres = np.concatenate([np.empty((0, 2)), *(places for _, places in blocks)])
-    first = ~index.duplicated()
-    if not first.all():
-        yield f"{np.count_nonzero(~first)} shapes that repeat the index of another"
-    spot_id = pd.Series(table.column("spot_id"))
-    n_repeated = int(np.count_nonzero(spot_id.duplicated()))
+    spot_id = pd.Index(pd.Series(table.column("spot_id")))
+    is_first = ~spot_id.duplicated()
+    if not is_first.all():
+        yield f"{np.count_nonzero(~is_first)} rows with the spot_id of another"
+    rows = np.flatnonzero(is_first)
+    radii = table.radii()
+    n_shapes = np.zeros(len(rows), dtype=np.int64)
+    n_apart = 0
+    wanted = spot_id[is_first]
+    for ids, centres in iter_shapes(files, table.attributes.region):
+        position = wanted.get_indexer(pd.Index(ids))
+        is_wanted = position >= 0
+        position = position[is_wanted]
+        np.add.at(n_shapes, position, 1)
+        here = rows[position]
+        apart = centres[is_wanted] - table.xy[here]
+        n_apart += int(np.count_nonzero(np.hypot(*apart.T) > radii[here]))
+    n_repeated = int((n_shapes - 1).clip(min=0).sum())
     if n_repeated:
-        yield f"{n_repeated} rows with the spot_id of another"
-    position = index[first].get_indexer(pd.Index(spot_id))
-    has_shape = position >= 0
-    if not has_shape.all():
-        yield f"{np.count_nonzero(~has_shape)} of {table.n_obs} rows whose spot_id no shape has"
-    apart = centres[first][position[has_shape]] - table.xy[has_shape]
-    is_apart = np.hypot(*apart.T) > table.radii()[has_shape]
-    if is_apart.any():
-        yield (
-            f"{np.count_nonzero(is_apart)} of {table.n_obs} rows whose shape lies at another place"
-        )
+        yield f"{n_repeated} shapes that repeat the index of another"
+    n_without = int(np.count_nonzero(n_shapes == 0))
+    if n_without:
+        yield f"{n_without} of {table.n_obs} rows whose spot_id no shape has"
+    if n_apart:
+        yield f"{n_apart} of {table.n_obs} rows whose shape lies at another place"
 
 
 def _repeated_barcodes(table: TableView, hashes: NDArray[np.uint64]) -> Counter[str]:

@@ -74,7 +74,7 @@ def check_store(path: str | os.PathLike[str]) -> list[Problem]:
     Notes
     -----
     Read are the last level of the image, the places of spots, single columns of obs, the names of
-    genes, the shapes, and the values of the counts in blocks. Memory: about 150 bytes a row of the
+    genes, the shapes, and the values of the counts in blocks. Memory: about 160 bytes a row of the
     largest table, besides one column of labels. Findings are hints: a rare slide has a reason to
     be as it is.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -51,7 +51,7 @@ class TableView:
     @cached_property
     def xy(self) -> NDArray[np.float64]:
         """(n_obs, 2) centres in full-resolution pixels, columns ``(x, y)``."""
-        return self._table.centers(np.arange(self.n_obs))
+        return self._in_blocks(self._table.centers, np.empty((self.n_obs, 2)))
 
     @cached_property
     def in_tissue(self) -> NDArray[np.bool_]:
@@ -70,11 +70,11 @@ class TableView:
 
     def radii(self) -> NDArray[np.float64]:
         """Return the radius of each spot, or half the side of each bin, in full-res pixels."""
-        return self._table.radii(np.arange(self.n_obs))
+        return self._in_blocks(self._table.radii, np.empty(self.n_obs))
 
     def totals(self) -> NDArray[np.float64]:
         """Return the sum of each row over all genes."""
-        return self._table.totals(np.arange(self.n_obs))
+        return self._in_blocks(self._table.totals, np.empty(self.n_obs))
 
     def column(self, name: str) -> Any:  # noqa: ANN401 - an array or a pandas array, as encoded
         """Return one column of obs.
@@ -135,6 +135,15 @@ class TableView:
     def values_dtype(self) -> np.dtype[Any]:
         """Type of the values of the count matrix."""
         return self._store.array(f"{self.path}/X/data").dtype
+
+    def _in_blocks(
+        self, read: Callable[[NDArray[np.int64]], NDArray[np.float64]], out: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Fill an array of one entry a row: reading plans for each row that is asked for."""
+        for start in range(0, self.n_obs, _ROWS_AT_ONCE):
+            rows = np.arange(start, min(start + _ROWS_AT_ONCE, self.n_obs))
+            out[rows] = read(rows)
+        return out
 
     def _index_name(self, frame: str) -> str:
         attributes = self._store.node(f"{self.path}/{frame}").get("attributes", {})

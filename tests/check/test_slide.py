@@ -428,10 +428,7 @@ def repeated(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 
 EDITS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "barcodes": (swap_barcode, ["2 that repeat, such as "]),
-    "spot-id": (
-        repeat_spot_id,
-        ["1 rows with the spot_id of another", "1 of 96 rows whose shape lies at another place"],
-    ),
+    "spot-id": (repeat_spot_id, ["1 rows with the spot_id of another"]),
     "no-shape": (lose_spot, ["1 of 96 rows whose spot_id no shape has"]),
     "region": (rename_region, ["7 of 96 rows whose region is another than 'spots'"]),
     "shapes-shuffled": (
