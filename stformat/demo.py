@@ -12,13 +12,14 @@ from stformat.lazy.dataset import open_dataset
 from stformat.model import Progress
 from stformat.store.reader import open_slide
 from stformat.store.verify import verify_store
-from stformat.testing import make_slide, write_legacy_st
+from stformat.testing import VisiumQuirks, make_slide, write_visium
 from stformat.view.figures import draw_overview
 
 __all__ = ["run_demo"]
 
 SEED = 20260101
 IMAGE_PX = 2560
+PITCH_PX = 100.0
 GENE = "ERBB2"
 
 
@@ -53,9 +54,10 @@ def run_demo(directory: Path, *, progress: Progress | None = None) -> list[str]:
             )
         )
     directory.mkdir(parents=True, exist_ok=True)
-    source = write_legacy_st(
-        make_slide(height=IMAGE_PX, width=IMAGE_PX, seed=SEED), directory / "source"
+    slide = make_slide(
+        height=IMAGE_PX, width=IMAGE_PX, pitch_px=PITCH_PX, seed=SEED, lattice="hexagonal"
     )
+    source = write_visium(slide, directory / "source", quirks=VisiumQuirks(images="full"))
     store = convert_slide(
         source,
         directory / "demo.zarr",
@@ -68,7 +70,7 @@ def run_demo(directory: Path, *, progress: Progress | None = None) -> list[str]:
     if problems:
         raise CorruptStoreError(*problems)
     return [
-        f"source      {source}  (legacy ST layout: counts, spots, H&E image; synthetic)",
+        f"source      {source}  (outputs of Space Ranger and an H&E image; synthetic)",
         f"store       {store}  (verified whole)",
         *_read_back(store, directory / "demo.png"),
         "",
@@ -88,7 +90,8 @@ def _read_back(store: Path, picture: Path) -> list[str]:
         first = dataset.isel(obs=slice(0, 64))
         tiles = first["tiles"].to_numpy()
         expression = first["expression"].to_numpy()
-        top = slide.var.index[np.argsort(-expression.mean(axis=0), kind="stable")[:3]]
+        order = np.argsort(-expression.mean(axis=0), kind="stable")
+        top = slide.var["gene_name"].iloc[order[:3]]
         draw_overview(slide, GENE, picture)
         level = slide.levels[0]
         return [
