@@ -164,7 +164,7 @@ def test_resample_coarser_equals_unbounded_integers(case):
 @compiled
 @given(st.integers(65537, 1 << 23) | st.just(14 * 65536) | st.just(1 << 23), st.data())
 def test_division_is_exact_where_floats_are_not(step, data):
-    from stformat.kernels import _numba
+    from stformat.kernels._numba import images
 
     area = step * step
     quotients = data.draw(st.lists(st.integers(1, 65535), min_size=1))
@@ -172,7 +172,7 @@ def test_division_is_exact_where_floats_are_not(step, data):
     halves = [quotient * area - area // 2 for quotient in quotients]
     totals = [half + shift for half in halves for shift in (-1, 0, 1)]
     divided = np.empty(len(totals), np.uint16)
-    _numba._divide(np.array(totals, np.uint64), area, divided)
+    images._divide(np.array(totals, np.uint64), area, divided)
     assert divided.tolist() == [(total + area // 2) // area for total in totals]
 
 
