@@ -63,6 +63,9 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
         float | None, typer.Option(help="Microns between neighbouring spots of the array.")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Pathologist's label file.")] = None,
+    counts: Annotated[
+        Path | None, typer.Option(help="Count matrix to take, where a folder has several.")
+    ] = None,
     slide_id: Annotated[
         str | None, typer.Option(help="Identifier; selects one of several samples.")
     ] = None,
@@ -72,17 +75,24 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
     overwrite: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--overwrite", help="Replace an existing store, atomically.")
     ] = False,
+    resume: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool,
+        typer.Option(
+            "--resume", help="Keep what an interrupted conversion finished, and continue it."
+        ),
+    ] = False,
     quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
     as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Convert one slide into a store; the store appears whole or not at all."""
     from stformat.convert import convert_slide  # noqa: PLC0415 - see the head of the module
 
-    given = {"pitch_um": pitch_um, "labels": labels, "species": species, "tissue": tissue}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {"pitch_um": pitch_um, "labels": labels, "counts": counts}
+    given |= {"species": species, "tissue": tissue}
+    options = {name: value for name, value in given.items() if value is not None}
     if stain is not Stain.HE:
         options["stain"] = stain.value
-    with _shown_progress(quiet=quiet or as_json) as progress:
+    with _shown_progress(quiet=quiet or as_json) as progress, _told_interruption():
         path = convert_slide(
             source,
             target,
@@ -91,6 +101,7 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
             mpp=mpp,
             slide_id=slide_id,
             overwrite=overwrite,
+            resume=resume,
             progress=progress,
             **options,
         )
@@ -179,15 +190,24 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error, hint="pass --overwrite to replace it")
     except StformatError as error:
         _fail(error)
-    except KeyboardInterrupt:
-        typer.echo("stformat: interrupted; nothing was left behind", err=True)
-        sys.exit(130)
 
 
 def _fail(error: StformatError, *, hint: str = "") -> Never:
     text = " | ".join(str(problem) for problem in error.problems)
-    typer.echo(f"stformat: {text}" + (f"; {hint}" if hint and hint not in text else ""), err=True)
+    more = [*([hint] if hint and hint not in text else []), *getattr(error, "__notes__", ())]
+    typer.echo("; ".join([f"stformat: {text}", *more]), err=True)
     sys.exit(BAD_INPUT)
+
+
+@contextmanager
+def _told_interruption() -> Iterator[None]:
+    """Say what an interrupted conversion left; the interruption goes on to end the process."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        left = getattr(error, "__notes__", ["nothing was left behind"])
+        typer.echo("; ".join(["stformat: interrupted", *left]), err=True)
+        raise
 
 
 def _raise_terminated(signum: int, _frame: FrameType | None) -> Never:

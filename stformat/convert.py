@@ -9,7 +9,7 @@ from stformat.errors import InputError, Problem
 from stformat.model import Progress, silent
 from stformat.sources import read_slide
 from stformat.store.commit import replace_store
-from stformat.store.writer import write_slide
+from stformat.store.writer import resume_slide
 
 __all__ = ["IMAGE_CODECS", "convert_slide"]
 
@@ -43,7 +43,8 @@ def convert_slide(
     target : path
         Directory to make, by convention ``<slide>.zarr``.
     kind : str, default: "auto"
-        Kind of source: ``"legacy_st"``. ``"auto"`` recognises it by content and refuses to guess.
+        Kind of source: ``"visium"`` (outputs of Space Ranger), ``"legacy_st"``. ``"auto"``
+        recognises it by content and refuses to guess.
     image : path, optional
         Full-resolution histology image, where the source does not name it.
     mpp : float, optional
@@ -53,16 +54,21 @@ def convert_slide(
     overwrite : bool, default: False
         Replace an existing store at `target`, in one atomic exchange.
     resume : bool, default: False
-        Continue an interrupted conversion. Not available in this version: True is refused.
+        Keep what an interrupted conversion to `target` finished, and continue it; and keep what
+        this one finishes, should it be interrupted. The result is the same, byte for byte, as
+        that of a conversion without interruption. What was finished is kept only where its
+        checksums still fit, and only for the same source, options and software; finished are the
+        rows of shards of an image, the shapes of a region, and a table.
     image_codec : {"zstd"}, default: "zstd"
         How pixels are stored; lossless.
     progress : callable, optional
         Called with a `stformat.model.ProgressEvent` at each step; an exception that it raises
-        aborts the conversion and leaves nothing behind.
+        aborts the conversion and leaves nothing behind, unless `resume`.
     **metadata
         ``species``, ``tissue``, ``disease``, ``donor``, ``study``, ``licence``, ``citation``,
         ``technology``, ``stain`` (``"he"`` or ``"if"``), and what the kind of source knows:
-        ``pitch_um`` and ``labels`` for legacy ST.
+        ``pitch_um`` and ``labels``, and for Visium ``counts``, the matrix to take where a folder
+        has several.
 
     Returns
     -------
@@ -85,6 +91,10 @@ def convert_slide(
     Memory: a few hundred rows of the image at every level, and the count matrix as CSR (8 bytes a
     non-zero count) twice over while its rows are put in spatial order.
 
+    Conversions keep a journal of what is finished while they run, so one that was killed can be
+    resumed whether or not it was begun with `resume`; an image that is resumed is decoded from its
+    top again, and only what is missing of it is encoded and written.
+
     Examples
     --------
     >>> import tempfile
@@ -96,9 +106,14 @@ def convert_slide(
     'slide.zarr'
     """
     target = Path(target)
-    _check_options(resume=resume, image_codec=image_codec)
+    _check_codec(image_codec)
     report = silent if progress is None else progress
-    with replace_store(target, overwrite=overwrite, progress=report) as directory:
+    with replace_store(
+        target,
+        overwrite=overwrite,
+        unfinished="keep" if resume else "discard",
+        progress=report,
+    ) as directory:
         record = read_slide(
             Path(source),
             kind=kind,
@@ -108,21 +123,11 @@ def convert_slide(
             scratch=directory.parent,
             options=metadata,
         )
-        write_slide(record, directory, progress=report)
+        resume_slide(record, directory, progress=report)
     return target
 
 
-def _check_options(*, resume: bool, image_codec: str) -> None:
-    if resume:
-        raise InputError(
-            Problem(
-                "convert.resume",
-                "resume",
-                "conversions start from the beginning in this version",
-                "resume=True",
-                "leave resume out: an interrupted conversion left nothing behind",
-            )
-        )
+def _check_codec(image_codec: str) -> None:
     if image_codec not in IMAGE_CODECS:
         raise InputError(
             Problem(

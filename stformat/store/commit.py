@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Literal
 
 from stformat.errors import (
     CorruptStoreError,
@@ -24,6 +25,7 @@ from stformat.store.durable import announced, fsync_directory, fsync_tree, remov
 from stformat.store.edit import add_element, seal_store
 from stformat.store.exchange import can_exchange, exchange, rename_new
 from stformat.store.files import DirectoryFiles
+from stformat.store.journal import has_journal, remove_journal
 from stformat.store.layout import COMMIT_PATH, MANIFEST_PATH
 from stformat.store.lock import writer_lock
 from stformat.store.manifest import (
@@ -48,9 +50,13 @@ def partial_path(target: Path) -> Path:
 
 @contextmanager
 def replace_store(
-    target: str | os.PathLike[str], *, overwrite: bool = False, progress: Progress = silent
+    target: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    unfinished: Literal["discard", "keep"] = "discard",
+    progress: Progress = silent,
 ) -> Iterator[Path]:
-    """Fill a hidden directory; it takes the target's name when the block ends, or is removed.
+    """Fill a hidden directory; it takes the target's name when the block ends.
 
     Parameters
     ----------
@@ -58,6 +64,10 @@ def replace_store(
         Directory to make. Its parent must exist.
     overwrite : bool, default: False
         Replace the store at `target`, in one atomic exchange.
+    unfinished : {"discard", "keep"}, default: "discard"
+        What becomes of a hidden directory that is no whole store: of one that an earlier writer
+        left, and of this one after an exception. It is removed, or kept where it has a journal
+        (`stformat.store.journal`) that says what of it is finished.
     progress : callable, default: silent
         Told of each step before it begins: ``"manifest"``, ``"fsync"``, ``"commit"``, then
         ``"rename"`` or, where a store is replaced, ``"exchange"``, then ``"fsync-parent"`` and,
@@ -66,8 +76,8 @@ def replace_store(
     Yields
     ------
     pathlib.Path
-        An empty directory beside the target. What is written into it must be a whole store but
-        for the manifest and the commit record.
+        A directory beside the target: empty, or one that was kept, as it was left. When the block
+        ends it must hold a whole store but for the manifest and the commit record.
 
     Raises
     ------
@@ -83,9 +93,10 @@ def replace_store(
     Notes
     -----
     After any exception, KeyboardInterrupt and SystemExit included, `target` is what it was before
-    and nothing else is left. The one exception is an error while the replaced version is being
+    and nothing else is left but, if so wanted, what was finished, of which a note of the exception
+    then speaks. The one exception is an error while the replaced version is being
     removed: the new version is in place then, durably. What a process leaves that is killed is
-    removed by the next one that writes to `target`.
+    removed, or kept, by the next one that writes to `target`.
     """
     target = _checked_target(target)
     partial = partial_path(target)
@@ -93,13 +104,20 @@ def replace_store(
         with refusals_of(target):
             stack.enter_context(writer_lock(target))
             replaces = _check_what_is_there(target, overwrite=overwrite)
+        if unfinished == "keep":
+            stack.push(lambda _type, error, _traceback: _note_what_is_kept(partial, error))
         try:
             with refusals_of(target):
-                _make_empty(partial, needs_exchange=replaces)
+                if unfinished == "discard" or not has_journal(partial):
+                    remove(partial)
+                    partial.mkdir()
+                if replaces:
+                    _check_exchange(partial)
             yield partial
             _publish(partial, target, replaces=replaces, progress=progress)
         except BaseException as error:
-            _discard(partial, error)
+            if unfinished == "discard" or not has_journal(partial):
+                _discard(partial, error)
             if isinstance(error, OSError) and _is_refused_write(error, partial):
                 with refusals_of(target):
                     raise
@@ -111,10 +129,11 @@ def _publish(partial: Path, target: Path, *, replaces: bool, progress: Progress)
     with announced(progress, "manifest", target):
         manifest, root = _write_manifest(partial)
     with announced(progress, "fsync", target):
-        fsync_tree(partial)
+        _sync(partial)
     with announced(progress, "commit", target):
         write_file(partial / COMMIT_PATH, dump_record(commit_record(manifest, root)))
     with announced(progress, "exchange" if replaces else "rename", target):
+        remove_journal(partial)
         if replaces:
             exchange(partial, target)
         else:
@@ -130,6 +149,16 @@ def _publish(partial: Path, target: Path, *, replaces: bool, progress: Progress)
     if replaces:
         with refusals_of(partial):
             remove(partial)
+
+
+def _sync(partial: Path) -> None:
+    try:
+        fsync_tree(partial)
+    except OSError:
+        # A system that could not write a page may show it as if it had, and reports that once:
+        # what is here would verify, and still not be on the disk.
+        remove_journal(partial)
+        raise
 
 
 def _write_manifest(directory: Path) -> tuple[bytes, bytes]:
@@ -156,11 +185,13 @@ def _rename_new(source: Path, target: Path) -> None:
         raise _exists(target, "something that was made meanwhile") from error
 
 
-def _make_empty(partial: Path, *, needs_exchange: bool) -> None:
-    """Make the hidden directory, in place of what a writer that was killed left there."""
-    remove(partial)
-    partial.mkdir()
-    if needs_exchange and not can_exchange(partial):
+def _check_exchange(partial: Path) -> None:
+    trial = partial / ".exchange"
+    remove(trial)
+    trial.mkdir()
+    is_possible = can_exchange(trial)
+    trial.rmdir()
+    if not is_possible:
         raise StoreWriteError(
             Problem(
                 "store.no-exchange",
@@ -178,6 +209,14 @@ def _discard(partial: Path, reason: BaseException) -> None:
         remove(partial)
     except OSError as error:
         reason.add_note(f"{partial} could not be removed ({error}); the next writer removes it")
+
+
+def _note_what_is_kept(partial: Path, reason: BaseException | None) -> None:
+    if reason is not None and has_journal(partial):
+        reason.add_note(
+            f"what was finished is kept in {partial}; the same conversion, run again to resume, "
+            "goes on from there"
+        )
 
 
 def _is_refused_write(error: OSError, partial: Path) -> bool:

@@ -18,6 +18,7 @@ from stformat.kernels import _pool, downsample_2x2
 from stformat.metadata.zarr_array import array_document
 from stformat.model import Image, Progress, ProgressEvent, silent
 from stformat.store import layout
+from stformat.store.journal import NO_JOURNAL, Journal
 from stformat.store.nodes import write_document
 from stformat.store.shard import ZSTD_LEVEL, ShardWriter, encode_chunk
 
@@ -34,6 +35,7 @@ def write_pyramid(
     chunk_px: int = layout.INNER_PX,
     shard_px: int = layout.SHARD_PX,
     smallest_px: int = layout.SMALLEST_LEVEL_PX,
+    journal: Journal = NO_JOURNAL,
     progress: Progress = silent,
 ) -> int:
     """Write the levels ``s0``, ``s1``, ... of an image into the folder of its element.
@@ -52,6 +54,9 @@ def write_pyramid(
         Edges of an inner chunk and of a shard; the chunk's is even, the shard's a multiple of it.
     smallest_px : int
         The pyramid ends at the first level whose longer edge is at most this.
+    journal : Journal
+        Knows the rows of shards, of any level, that are whole already. Their pixels are read once
+        more, since the coarser levels are made of them, but neither encoded nor written.
     progress : Progress
         Told of every row of inner chunks of level 0, in pixel rows.
 
@@ -92,6 +97,7 @@ def write_pyramid(
                 chunk_px=chunk_px,
                 shard_px=shard_px,
                 coarser=levels[-1] if levels else None,
+                journal=journal,
             )
             stack.callback(writer.close)
             levels.append(writer)
@@ -149,12 +155,14 @@ class _LevelWriter:
         chunk_px: int,
         shard_px: int,
         coarser: _LevelWriter | None,
+        journal: Journal,
     ) -> None:
         n_c, height, width = shape
         self._directory = directory
         self._shape = shape
         self._chunk_px = chunk_px
         self._coarser = coarser
+        self._journal = journal
         self._n_chunks = (-(-height // chunk_px), -(-width // chunk_px))
         self._shards = layout.image_shards(n_c, height, width, chunk_px=chunk_px, shard_px=shard_px)
         # Zero columns at the right: the padding of the last inner chunk of each row.
@@ -162,6 +170,7 @@ class _LevelWriter:
         self._filled = 0
         self._chunk_row = 0
         self._open: list[ShardWriter] = []
+        self._is_kept = False
         self.n_rows = 0
 
     def write_rows(self, rows: NDArray[np.unsignedinteger]) -> None:
@@ -205,27 +214,32 @@ class _LevelWriter:
         n_rows, n_cols = self._n_chunks
         per_y, per_x = (self._shards[axis] // self._chunk_px for axis in (1, 2))
         shard_row, row = divmod(self._chunk_row, per_y)
+        place = self._directory / "c" / "0" / str(shard_row)
         if row == 0:
-            self._open_shards(shard_row, -(-n_cols // per_x))
+            self._is_kept = self._journal.is_finished(place)
+            if not self._is_kept:
+                self._open_shards(place, -(-n_cols // per_x))
         halved = self._halved_rows()
-        for column, encoded in enumerate(
-            _pool.map_chunks(lambda column: self._encode(column, halved), range(n_cols))
-        ):
-            self._open[column // per_x].append((0, row, column % per_x), encoded)
+        if self._is_kept:
+            _pool.map_chunks(lambda column: self._halve(column, halved), range(n_cols))
+        else:
+            chunks = _pool.map_chunks(lambda column: self._encode(column, halved), range(n_cols))
+            for column, encoded in enumerate(chunks):
+                self._open[column // per_x].append((0, row, column % per_x), encoded)
         self._chunk_row += 1
         self._filled = 0
-        if row == per_y - 1 or self._chunk_row == n_rows:
+        if self._open and (row == per_y - 1 or self._chunk_row == n_rows):
             for number, shard in enumerate(self._open):
                 inside = (1, row + 1, min(per_x, n_cols - number * per_x))
                 shard.finish(grid=(1, per_y, per_x), inside=inside)
             self._open = []
+            self._journal.finish(place)
         if self._coarser is not None and halved is not None:
             self._coarser.write_rows(halved)
 
-    def _open_shards(self, shard_row: int, n_shards: int) -> None:
+    def _open_shards(self, place: Path, n_shards: int) -> None:
         for column in range(n_shards):
-            path = self._directory / "c" / "0" / str(shard_row) / str(column)
-            self._open.append(ShardWriter(path))
+            self._open.append(ShardWriter(place / str(column)))
 
     def _halved_rows(self) -> NDArray[Any] | None:
         if self._coarser is None:
@@ -235,10 +249,16 @@ class _LevelWriter:
 
     def _encode(self, column: int, halved: NDArray[Any] | None) -> bytes:
         """Encode one inner chunk, and put its half in place; columns may run in any order."""
+        self._halve(column, halved)
         left = column * self._chunk_px
-        chunk = np.ascontiguousarray(self._buffer[:, :, left : left + self._chunk_px])
-        if halved is not None:
-            width = min(self._chunk_px, self._shape[2] - left)
-            half = downsample_2x2(np.ascontiguousarray(chunk[:, : self._filled, :width]))
-            halved[:, :, left // 2 : left // 2 + half.shape[2]] = half
-        return encode_chunk(chunk)
+        return encode_chunk(np.ascontiguousarray(self._buffer[:, :, left : left + self._chunk_px]))
+
+    def _halve(self, column: int, halved: NDArray[Any] | None) -> None:
+        """Put the half of one inner chunk in place."""
+        if halved is None:
+            return
+        left = column * self._chunk_px
+        width = min(self._chunk_px, self._shape[2] - left)
+        pixels = self._buffer[:, : self._filled, left : left + width]
+        half = downsample_2x2(np.ascontiguousarray(pixels))
+        halved[:, :, left // 2 : left // 2 + half.shape[2]] = half

@@ -25,7 +25,7 @@ from stformat.store.nodes import refusals_of, write_group
 from stformat.store.shard import ZSTD_LEVEL
 from stformat.store.vector_writer import write_vector
 
-__all__ = ["obs_frame", "var_frame", "write_table"]
+__all__ = ["obs_frame", "read_summary", "var_frame", "write_table"]
 
 _ARRAY_OPTIONS: Mapping[str, Any] = {
     "compressors": (ZstdCodec(level=ZSTD_LEVEL, checksum=True),),
@@ -90,6 +90,29 @@ def write_table(
     }
     _write_elements(group, elements)
     return summary
+
+
+def read_summary(root: Path, name: str) -> CountsSummary:
+    """Return what `write_table` returned when it wrote a table.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Folder of the store.
+    name : str
+        Name of the table.
+
+    Returns
+    -------
+    CountsSummary
+        Sums of the matrix.
+    """
+    obs = root / "tables" / name / "obs"
+    total_counts, n_genes = (
+        np.asarray(zarr.open_array(str(obs / column), mode="r")[:])
+        for column in ("total_counts", "n_genes")
+    )
+    return CountsSummary(nnz=int(n_genes.sum()), total_counts=total_counts, n_genes=n_genes)
 
 
 def obs_frame(

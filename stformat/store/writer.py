@@ -9,16 +9,19 @@ from pathlib import Path
 
 from stformat.errors import InputError
 from stformat.metadata import ngff, spatialdata_zarr
-from stformat.model import Image, Progress, ProgressEvent, SlideRecord, silent
+from stformat.model import Image, Progress, ProgressEvent, SlideRecord, Table, silent
 from stformat.store import layout
+from stformat.store.counts_writer import CountsSummary
 from stformat.store.description import describe_slide
 from stformat.store.image_writer import write_pyramid
+from stformat.store.journal import NO_JOURNAL, Journal, open_journal
 from stformat.store.nodes import consolidate, write_group
 from stformat.store.record_checks import regions, validate_record
+from stformat.store.record_digest import record_digest
 from stformat.store.shapes_writer import write_shapes
-from stformat.store.table_writer import write_table
+from stformat.store.table_writer import read_summary, write_table
 
-__all__ = ["STEPS", "write_slide"]
+__all__ = ["STEPS", "resume_slide", "write_slide"]
 
 STEPS = ("image", "shapes", "counts", "matrix", "by-gene", "table", "root", "consolidate")
 """Names of the steps in progress events, in the order in which they begin; with several tables
@@ -47,32 +50,80 @@ def write_slide(record: SlideRecord, directory: Path, *, progress: Progress = si
     StoreWriteError
         If the file system refuses. What was written so far stays: the caller owns `directory`.
 
+    See Also
+    --------
+    resume_slide : For a writing that may be interrupted, and continued later.
+
     Notes
     -----
     Memory: that of `stformat.store.image_writer.write_pyramid`, then that of
     `stformat.store.counts_writer.write_counts` for one table after another.
     """
+    _check_record(record)
+    _fill(record, directory, NO_JOURNAL, progress)
+
+
+def resume_slide(record: SlideRecord, directory: Path, *, progress: Progress = silent) -> None:
+    """Fill a directory as `write_slide` does, and go on where an interrupted call stopped.
+
+    Parameters
+    ----------
+    record : SlideRecord
+        The slide. Its image is read unless all of it was finished, its counts likewise.
+    directory : pathlib.Path
+        Existing directory. Of what is in it, the rows of shards of the image, the shapes of a
+        region and the tables are kept that an earlier call finished for the same record and whose
+        files are still whole; everything else is removed. The journal that says so is left in it,
+        hidden.
+    progress : Progress
+        Told of ``"resume"`` where something may be kept, then of every step of `STEPS`, of those
+        that were finished before as done; what it raises ends the writing and is passed on.
+
+    Raises
+    ------
+    InputError, StoreWriteError
+        As `write_slide` does.
+    StoreReadError
+        If the file system refuses to read what was written.
+    """
+    _check_record(record)
+    journal = open_journal(directory, record_digest(record), progress=progress)
+    _fill(record, directory, journal, progress)
+
+
+def _check_record(record: SlideRecord) -> None:
     problems = validate_record(record)
     if problems:
         raise InputError(*problems)
+
+
+def _fill(record: SlideRecord, directory: Path, journal: Journal, progress: Progress) -> None:
     image, mpp = record.image, record.mpp.value
     if image is not None:
-        _write_image(directory / "images", image, mpp, progress)
+        _write_image(directory / "images", image, mpp, journal, progress)
     progress(ProgressEvent(step="shapes"))
     orders = {}
     for region, spots in regions(record).items():
         orders[region] = layout.spatial_order(spots.xy)
-        write_shapes(directory / "shapes" / region, spots, orders[region], mpp=mpp)
+        place = directory / "shapes" / region
+        if not journal.is_finished(place):
+            write_shapes(place, spots, orders[region], mpp=mpp)
+            journal.finish(place)
     write_group(directory / "shapes")
     sums = {}
     for table in record.tables:
-        summary = write_table(
-            directory,
-            table,
-            orders[table.spots.region],
-            image_shape=None if image is None else image.shape[1:],
-            progress=progress,
-        )
+        places = directory / "tables" / table.name, directory / "stformat" / table.name
+        if journal.is_finished(*places):
+            summary = _finished_table(directory, table, progress)
+        else:
+            summary = write_table(
+                directory,
+                table,
+                orders[table.spots.region],
+                image_shape=None if image is None else image.shape[1:],
+                progress=progress,
+            )
+            journal.finish(*places)
         sums[table.name] = (summary.nnz, summary.total)
     write_group(directory / "tables")
     write_group(directory / "stformat")
@@ -83,10 +134,16 @@ def write_slide(record: SlideRecord, directory: Path, *, progress: Progress = si
     consolidate(directory)
 
 
-def _write_image(images: Path, image: Image, mpp: float | None, progress: Progress) -> None:
+def _write_image(
+    images: Path, image: Image, mpp: float | None, journal: Journal, progress: Progress
+) -> None:
     """Write ``images/``: the pyramid, SpatialData's element and the strict OME-NGFF view."""
+    if journal.is_finished(images):
+        height = image.shape[1]
+        progress(ProgressEvent(step="image", done=height, total=height, unit="px rows"))
+        return
     name = layout.IMAGE_ELEMENT
-    n_levels = write_pyramid(images / name, image, progress=progress)
+    n_levels = write_pyramid(images / name, image, journal=journal, progress=progress)
     view = ngff.image_view_attributes(
         element=name,
         n_levels=n_levels,
@@ -100,3 +157,17 @@ def _write_image(images: Path, image: Image, mpp: float | None, progress: Progre
     )
     write_group(images / name, element)
     write_group(images, view)
+    journal.finish(images)
+
+
+def _finished_table(directory: Path, table: Table, progress: Progress) -> CountsSummary:
+    """Announce the steps of a table that an earlier call finished; return its sums."""
+    n_obs, n_vars = table.counts.shape
+    for step, total, unit in (
+        ("counts", n_obs, "rows"),
+        ("matrix", n_obs, "rows"),
+        ("by-gene", n_vars, "genes"),
+        ("table", 0, ""),
+    ):
+        progress(ProgressEvent(step=step, done=total, total=total, unit=unit))
+    return read_summary(directory, table.name)

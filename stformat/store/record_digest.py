@@ -1,0 +1,85 @@
+"""A digest of all that decides the bytes of a store, so that two conversions can be told apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat.metadata.strict_json import dump_canonical
+from stformat.model import Genes, Image, SlideRecord, Spots
+from stformat.store.description import describe_slide
+
+__all__ = ["record_digest"]
+
+# Beside those that the description of a slide names: they decode images and write tables.
+_SOFTWARE = ("imagecodecs", "tifffile", "pandas", "shapely")
+_BLOCK_ROWS = 1 << 16
+
+
+def record_digest(record: SlideRecord) -> str:
+    """Return a digest over what a record is written as, and over the software that writes it.
+
+    Parameters
+    ----------
+    record : SlideRecord
+        The slide. Its arrays in memory are read; pixels and counts are not, they stand there by
+        the digests of the files that they come from (`SlideRecord.sources`).
+
+    Returns
+    -------
+    str
+        SHA-256, 64 hexadecimal digits.
+
+    Notes
+    -----
+    About a second for ten million spots.
+    """
+    digest = hashlib.sha256()
+    digest.update(
+        dump_canonical(
+            {
+                "description": describe_slide(record, {}).model_dump(mode="json"),
+                "image": None if record.image is None else _image_members(record.image),
+                "software": {name: version(name) for name in _SOFTWARE},
+            }
+        )
+    )
+    for table in record.tables:
+        digest.update(dump_canonical({"counts": table.counts.dtype.str}))
+        for name, values in (*_arrays(table.spots), *_arrays(table.genes)):
+            members = {"array": name, "dtype": values.dtype.str, "shape": list(values.shape)}
+            digest.update(dump_canonical(members))
+            for start in range(0, len(values), _BLOCK_ROWS):
+                digest.update(_encoded(values[start : start + _BLOCK_ROWS]))
+    return digest.hexdigest()
+
+
+def _image_members(image: Image) -> dict[str, Any]:
+    return {
+        "shape": list(image.shape),
+        "dtype": image.dtype.str,
+        "channel_names": list(image.channel_names),
+    }
+
+
+def _arrays(part: Spots | Genes) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the arrays of one part of a table by name; what else it holds is in the description."""
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, np.ndarray):
+            yield field.name, value
+        elif isinstance(value, Mapping):
+            yield from ((f"{field.name}/{name}", labels) for name, labels in value.items())
+
+
+def _encoded(values: NDArray[Any]) -> bytes:
+    if values.dtype == object:  # text, or None
+        return json.dumps(values.tolist()).encode()
+    return values.tobytes()
