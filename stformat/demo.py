@@ -77,6 +77,7 @@ def run_demo(directory: Path, *, progress: Progress | None = None) -> list[str]:
         "Try next:",
         f"  stformat info {store}",
         f"  stformat verify {store}",
+        f"  stformat check {store}",
         (
             f'  python -c "import xarray as xr; '
             f"print(xr.open_dataset('{store}', engine='stformat'))\""

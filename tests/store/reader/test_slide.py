@@ -1,17 +1,9 @@
-"""An open slide says and reads what was written, from any thread or process, and cheaply."""
+"""An open slide says and reads what was written."""
 
 from __future__ import annotations
 
-import gc
 import json
-import multiprocessing
-import pickle
 import shutil
-import subprocess
-import sys
-import threading
-from dataclasses import replace
-from operator import methodcaller
 from pathlib import Path
 
 import geopandas
@@ -29,83 +21,13 @@ from stformat.errors import (
     CorruptStoreError,
     GeneLookupError,
     NoImageError,
-    NotAStoreError,
     StoreChangedWarning,
-    StoreReplaced,
     TableLookupError,
-    UnsupportedStoreError,
 )
 from stformat.kernels import downsample_2x2, normalize_log1p
-from stformat.model import SlideRecord
-from stformat.store.commit import add_element, replace_store
-from stformat.store.layout import spatial_order
-from stformat.store.reader import Slide, open_slide
-from stformat.store.writer import write_slide
+from stformat.store.commit import add_element
+from stformat.store.reader import open_slide
 from stformat.testing.records import make_record
-
-
-def write(record: SlideRecord, path: Path) -> Path:
-    with replace_store(path) as directory:
-        write_slide(record, directory)
-    return path
-
-
-def two_tables() -> SlideRecord:
-    """A slide of spots of two sizes, and of bins in a second table; level 1 exists."""
-    record = make_record(image_px=(1100, 700), n_obs=60)
-    bins = make_record(shape="square", n_obs=20, n_vars=9, seed=1).tables[0]
-    spots = record.tables[0].spots
-    radii = np.where(np.arange(60) % 3 == 0, 9.25, 20.0)
-    genes = replace(
-        record.tables[0].genes,
-        gene_name=np.array(["SAME"] * 2 + [f"N{i}" for i in range(28)], dtype=object),
-    )
-    table = replace(record.tables[0], spots=replace(spots, radius_px=radii), genes=genes)
-    return replace(record, tables=(table, replace(bins, name="expression_square_008um")))
-
-
-class Oracle:
-    """What was written, in memory."""
-
-    def __init__(self, record: SlideRecord, table: int = 0) -> None:
-        self.table = record.tables[table]
-        self.order = spatial_order(self.table.spots.xy)
-        self.xy = self.table.spots.xy[self.order]
-        self.radius = self.table.spots.radius_px[self.order]
-        self.matrix = sparse.vstack(list(self.table.counts.iter_blocks()))[self.order]
-        self.keys = list(self.table.genes.keys)
-        self.levels = []
-        if record.image is not None:
-            (pixels,) = record.image.iter_bands(record.image.shape[1])
-            self.levels = [pixels, downsample_2x2(pixels)]
-
-    def crop(self, level: int, left: int, top: int, edge: int, fill: int = 255) -> np.ndarray:
-        image = self.levels[level]
-        wide = np.pad(image, ((0, 0), (edge, edge), (edge, edge)), constant_values=fill)
-        left = int(np.clip(left, -edge, image.shape[2])) + edge
-        top = int(np.clip(top, -edge, image.shape[1])) + edge
-        return wide[:, top : top + edge, left : left + edge]
-
-
-@pytest.fixture(scope="module")
-def record() -> SlideRecord:
-    return two_tables()
-
-
-@pytest.fixture(scope="module")
-def oracle(record) -> Oracle:
-    return Oracle(record)
-
-
-@pytest.fixture(scope="module")
-def path(record, tmp_path_factory) -> Path:
-    return write(record, tmp_path_factory.mktemp("reader") / "slide.zarr")
-
-
-@pytest.fixture(scope="module")
-def slide(path):
-    with open_slide(path) as opened:
-        yield opened
 
 
 def test_it_says_what_it_is(slide, record):
@@ -139,9 +61,9 @@ def test_obs_and_var_are_those_written(slide, oracle):
     np.testing.assert_array_equal(slide.radius_px, oracle.radius)
 
 
-def test_tables_share_the_store(slide, record):
+def test_tables_share_the_store(slide, record, oracle_of):
     bins = slide.table("expression_square_008um")
-    expected = Oracle(record, table=1)
+    expected = oracle_of(record, table=1)
     assert (bins.n_obs, bins.n_vars) == (20, 9)
     np.testing.assert_array_equal(bins.counts[:].toarray(), expected.matrix.toarray())
     np.testing.assert_array_equal(bins.obs[["x", "y"]].to_numpy(), expected.xy)
@@ -326,13 +248,13 @@ def test_a_slide_without_an_image(bare):
         assert slide.counts[:].shape == (40, 30)
 
 
-def test_fluorescence_of_unknown_mpp(tmp_path):
+def test_fluorescence_of_unknown_mpp(tmp_path, write_store, oracle_of):
     record = make_record(n_channels=4, pixel_dtype=np.uint16, image_px=(90, 80), n_obs=5, mpp=None)
-    with open_slide(write(record, tmp_path / "s")) as slide:
+    with open_slide(write_store(record, tmp_path / "s")) as slide:
         assert slide.channel_names == ("ch0", "ch1", "ch2", "ch3")
         found = slide.tiles(10, centers_px=[[5.0, 5.0], [-50.0, 0.0]])[:]
         assert found.dtype == np.uint16
-        np.testing.assert_array_equal(found[0], Oracle(record).levels[0][:, :10, :10])
+        np.testing.assert_array_equal(found[0], oracle_of(record).levels[0][:, :10, :10])
         assert (found[1] == 0).all()
         assert slide.tiles(8, field="spot")[:].shape == (5, 4, 8, 8)
         for wrong in ({"mpp": 1.0}, {"size_um": 5.0}):
@@ -453,240 +375,6 @@ def test_annotations_are_the_shapes_that_are_no_regions(bare, tmp_path, edit_jso
         pytest.raises(CorruptStoreError, match="GeoParquet"),
     ):
         slide.annotations["tissue"]
-
-
-# ---- damage, change, replacement
-
-
-def damage(shard: Path) -> None:
-    content = bytearray(shard.read_bytes())
-    content[10] ^= 0x10
-    shard.write_bytes(content)
-
-
-@pytest.fixture
-def copy(path, tmp_path) -> Path:
-    return Path(shutil.copytree(path, tmp_path / "copy.zarr"))
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory) -> Path:
-    """A slide without image and mpp."""
-    return write(make_record(image_px=None, mpp=None), tmp_path_factory.mktemp("bare") / "s")
-
-
-@pytest.mark.parametrize(
-    ("shard", "read"),
-    [
-        ("images/he/s0/c/0/0/0", lambda slide: slide.tiles(300)[:]),
-        ("images/he/s1/c/0/0/0", lambda slide: slide.thumbnail(400)),
-        ("images/he/s0/c/0/0/0", lambda slide: slide.image.to_numpy()),
-        ("tables/expression/X/data/c/0", lambda slide: slide.counts[:]),
-        ("tables/expression/X/indices/c/0", lambda slide: slide.expression([0])),
-        ("tables/expression/X/indptr/c/0", lambda slide: slide.counts[0]),
-        ("stformat/expression/by_gene/data/c/0", lambda slide: slide.counts.genes(["G1"])),
-        ("stformat/expression/spots/x/c/0", lambda slide: slide.tiles(8)),
-        ("tables/expression/obs/x/c/0", lambda slide: slide.obs),
-        ("tables/expression/obs/barcode/c/0", lambda slide: slide.rows(["1x1"])),
-        ("tables/expression/obs/section/codes/c/0", lambda slide: slide.obs),
-        (
-            "tables/expression/obs/total_counts/c/0",
-            lambda slide: slide.expression([0], normalize="log1p"),
-        ),
-        ("tables/expression/var/gene_name/c/0", lambda slide: slide.gene_columns(["G1"])),
-    ],
-)
-def test_damage_is_never_silent(copy, shard, read):
-    damage(copy / shard)
-    with open_slide(copy) as slide, pytest.raises(CorruptStoreError):
-        read(slide)
-    (copy / shard).unlink()
-    with open_slide(copy) as slide, pytest.raises(CorruptStoreError):
-        read(slide)
-
-
-def test_a_store_that_another_tool_changed_is_read_with_a_warning(copy, edit_json, oracle):
-    edit_json(copy / "zarr.json", lambda root: root["attributes"].update(note="edited"))
-    with pytest.warns(StoreChangedWarning, match="another tool"):
-        slide = open_slide(copy)
-    with slide:
-        np.testing.assert_array_equal(slide.counts[:].toarray(), oracle.matrix.toarray())
-        np.testing.assert_array_equal(slide.obs[["x", "y"]].to_numpy(), oracle.xy)
-        assert slide.tiles(8)[:].shape == (60, 3, 8, 8)
-
-
-def test_an_element_in_an_unknown_encoding_is_refused(copy, edit_json, recommit, reconsolidate):
-    document = copy / "tables/expression/obs/x/zarr.json"
-    edit_json(document, lambda node: node["attributes"].update({"encoding-type": "pickle"}))
-    reconsolidate(copy)
-    recommit(copy)
-    with open_slide(copy) as slide, pytest.raises(UnsupportedStoreError, match="'pickle'"):
-        _ = slide.obs
-
-
-def test_rows_that_do_not_fit_their_table_are_damage(copy, edit_json, recommit):
-    def fewer(root):
-        root["attributes"]["stformat"]["tables"][0]["n_obs"] = 59
-
-    edit_json(copy / "zarr.json", fewer)
-    recommit(copy)
-    with open_slide(copy) as slide:
-        for read in (lambda: slide.obs, lambda: slide.tiles(8), lambda: slide.counts[0]):
-            with pytest.raises(CorruptStoreError, match="59"):
-                read()
-        with pytest.raises(CorruptStoreError, match="59"):
-            slide.rows(["1x1"])
-
-
-@pytest.mark.parametrize("name", ["https://host/s.zarr", "s3://bucket/s.zarr", "slide.zarr.zip"])
-def test_what_is_not_local_is_refused_by_name(name):
-    with pytest.raises(UnsupportedStoreError, match="local directories"):
-        open_slide(name)
-
-
-def test_nothing_there(tmp_path):
-    with pytest.raises(NotAStoreError):
-        open_slide(tmp_path / "nothing")
-
-
-def test_a_closed_slide_reads_nothing(path):
-    slide = open_slide(path)
-    slide.tiles(8)[:]
-    slide.close()
-    with pytest.raises(ValueError, match="closed"):
-        slide.tiles(8)[:]
-
-
-def test_a_slide_that_is_forgotten_holds_no_files(path):
-    def held() -> list[str]:
-        links = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
-        return [link for link in links if link.startswith(str(path))]
-
-    before = held()
-    tiles = open_slide(path).tiles(8)
-    gc.collect()
-    assert tiles[:].shape == (60, 3, 8, 8)  # tiles hold the files as long as they live
-    assert len(held()) > len(before)
-    del tiles
-    gc.collect()
-    assert held() == before
-
-
-# ---- threads and processes
-
-
-def ask(slide: Slide, seed: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(0, 60, 12)
-    return [
-        slide.tiles(50)[rows],
-        slide.tiles(30, mpp=0.8)[rows],
-        slide.counts[rows].toarray(),
-        slide.counts.genes(["G2", "G7"]).toarray(),
-        slide.expression(rows, ["G4", "G1"], normalize="log1p"),
-        slide.read_region(0, *rng.integers(0, 600, 2).tolist(), 90, 70),
-        slide.obs["x"].to_numpy(),
-    ]
-
-
-def assert_equal(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_threads_read_the_same(path):
-    with open_slide(path) as slide:
-        expected = [ask(slide, seed) for seed in range(8)]
-    found: dict[int, list[np.ndarray]] = {}
-    barrier = threading.Barrier(8)
-    with open_slide(path) as slide:
-
-        def work(seed: int) -> None:
-            barrier.wait()
-            found[seed] = ask(slide, seed)
-
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    for seed in range(8):
-        assert_equal(found[seed], expected[seed])
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_reads_on(path):
-    context = multiprocessing.get_context("fork")
-    with open_slide(path) as slide:
-        expected = ask(slide, 1)
-        ours, theirs = context.Pipe()
-
-        def work() -> None:
-            theirs.send(ask(slide, 1))
-
-        child = context.Process(target=work)
-        child.start()
-        assert ours.poll(60)
-        assert_equal(ours.recv(), expected)
-        child.join()
-        assert child.exitcode == 0
-        assert_equal(ask(slide, 1), expected)
-
-
-def test_a_spawned_child_opens_the_same_version(path):
-    with open_slide(path, table="expression_square_008um") as slide:
-        call = methodcaller("expression", [3, 1], normalize="log1p")
-        expected = call(slide)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(call, (slide,))
-    np.testing.assert_array_equal(found, expected)
-
-
-def test_a_pickled_slide_is_the_same_or_none(copy, bare, monkeypatch):
-    monkeypatch.chdir(copy.parent)
-    with open_slide(copy.name, table="expression_square_008um") as slide:
-        pickled = pickle.dumps(slide)
-    monkeypatch.chdir("/")
-    with pickle.loads(pickled) as again:  # noqa: S301 - our own
-        assert again.table("expression").n_obs == 60
-        assert again.n_obs == 20
-    shutil.rmtree(copy)
-    shutil.copytree(bare, copy)
-    with pytest.raises(StoreReplaced, match="the version"):
-        pickle.loads(pickled)  # noqa: S301 - our own
-
-
-def test_an_open_slide_keeps_its_version_while_another_takes_its_place(copy, bare, oracle):
-    with open_slide(copy) as slide:
-        copy.rename(copy.with_name("old"))
-        shutil.copytree(bare, copy)
-        np.testing.assert_array_equal(slide.counts[:].toarray(), oracle.matrix.toarray())
-        assert slide.tiles(8)[:].shape == (60, 3, 8, 8)
-        shutil.rmtree(copy.with_name("old"))
-        with pytest.raises(StoreReplaced, match="open the store again"):
-            _ = slide.obs
-
-
-def test_opening_reads_metadata_alone_and_imports_nothing_heavy(path):
-    script = f"""
-import os, sys
-opened = []
-real = os.open
-def spy(name, *args, **options):
-    opened.append(str(name))
-    return real(name, *args, **options)
-os.open = spy
-import stformat as stf
-slide = stf.open_slide({str(path)!r})
-repr(slide), slide.levels, slide.tables, slide.metadata
-files = sorted(n for n in set(opened) if n.endswith(".json") or n.isdigit())
-heavy = {{"zarr", "anndata", "pandas", "xarray", "geopandas", "numba", "scipy", "dask"}}
-print(files, sorted(heavy & set(sys.modules)))
-"""
-    done = subprocess.run(  # the interpreter's own modules must not count
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "['commit.json', 'zarr.json'] []"
 
 
 def test_tiles_lie_where_coordinates_say(slide, oracle):
