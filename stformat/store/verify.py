@@ -35,6 +35,7 @@ __all__ = ["content_problems", "verify_store"]
 
 _REMEDY = "restore the store from a copy, or convert the slide again"
 _EDITED = "if another tool did that on purpose, commit it with stformat seal"
+_EITHER = f"{_REMEDY}; {_EDITED}"
 
 
 def verify_store(path: str | os.PathLike[str], *, deep: bool = True) -> list[Problem]:
@@ -120,7 +121,9 @@ class _Verification:
         store = self._check_open()
         manifest = self._check_manifest(store)
         if manifest is not None:
-            self._check_files(manifest)
+            self._check_files(
+                manifest, skipped={ROOT_PATH} if store and store.is_changed else set()
+            )
             self._check_arrays(manifest)
         if store is not None and manifest is not None:
             if not store.is_changed:
@@ -173,7 +176,7 @@ class _Verification:
                 )
         return manifest
 
-    def _check_files(self, manifest: Manifest) -> None:
+    def _check_files(self, manifest: Manifest, skipped: set[str]) -> None:
         entries = {entry.path: entry for entry in manifest.files}
         there = set(self._files.walk()) - {MANIFEST_PATH, COMMIT_PATH}
         for path in sorted(there - entries.keys()):
@@ -188,7 +191,7 @@ class _Verification:
             self._add(
                 "verify.missing-file", path, "every file of the manifest must exist", "nothing"
             )
-        common = [entries[path] for path in sorted(entries.keys() & there)]
+        common = [entries[path] for path in sorted((entries.keys() & there) - skipped)]
         for problem in map_chunks(self._file_problem, common):
             if problem is not None:
                 self._found.append(problem)
@@ -198,7 +201,7 @@ class _Verification:
             size = self._files.size(entry.path)
             if size != entry.size:
                 return Problem(
-                    "verify.size", entry.path, f"{entry.size} bytes are needed", str(size), _REMEDY
+                    "verify.size", entry.path, f"{entry.size} bytes are needed", str(size), _EITHER
                 )
             crc32c = file_crc32c(self._files, entry.path) if self._deep else entry.crc32c
         except StoreReplaced:
@@ -208,7 +211,7 @@ class _Verification:
         if crc32c == entry.crc32c:
             return None
         return Problem(
-            "verify.checksum", entry.path, f"its CRC-32C must be {entry.crc32c}", crc32c, _REMEDY
+            "verify.checksum", entry.path, f"its CRC-32C must be {entry.crc32c}", crc32c, _EITHER
         )
 
     def _check_arrays(self, manifest: Manifest) -> None:
