@@ -8,15 +8,22 @@ accuracy that the function states, with the same bits for every number of thread
 from __future__ import annotations
 
 from stformat.kernels._counts import densify, normalize_log1p, normalize_log1p_inplace, row_sums
+from stformat.kernels._floats import tiles_to_float
 from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
+from stformat.kernels._moments import GeneMoments, gene_moments
+from stformat.kernels._pooling import pool_bins
 
 __all__ = [
+    "GeneMoments",
     "densify",
     "downsample_2x2",
     "gather_tiles",
+    "gene_moments",
     "normalize_log1p",
     "normalize_log1p_inplace",
+    "pool_bins",
     "resample_tiles",
     "row_sums",
     "scatter_chunk",
+    "tiles_to_float",
 ]

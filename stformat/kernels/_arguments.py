@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["read_only", "result", "twins_for"]
+__all__ = ["column_indices", "csr", "read_only", "result", "twins_for"]
+
+VALUES = (np.uint8, np.uint16, np.uint32, np.int32, np.int64, np.float32, np.float64)
+OFFSETS = (np.int64, np.int32)
 
 
 def twins_for(**arrays: object) -> ModuleType:
@@ -59,3 +62,29 @@ def result(out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ValueError("out must be C-contiguous and writeable, it is not")
     return out
+
+
+def csr(data: NDArray[Any], indptr: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Check a matrix's values and offsets; offsets are widened, so that one kernel does."""
+    data = np.ascontiguousarray(read_only("data", data, n_dims=1, dtypes=VALUES))
+    indptr = read_only("indptr", indptr, n_dims=1, dtypes=OFFSETS)
+    if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(data):
+        raise ValueError(
+            f"indptr must run from 0 to the number of values, {len(data)}, got "
+            f"{indptr[:1].tolist()} to {indptr[-1:].tolist()}"
+        )
+    if (indptr[1:] < indptr[:-1]).any():
+        row = int(np.argmax(indptr[1:] < indptr[:-1]))
+        raise ValueError(
+            f"indptr must not fall, got {indptr[row]} and then {indptr[row + 1]} at row {row}"
+        )
+    wide = np.ascontiguousarray(indptr, dtype=np.int64)
+    return data, read_only("indptr", wide, n_dims=1, dtypes=OFFSETS)
+
+
+def column_indices(indices: NDArray[Any], n_values: int) -> NDArray[Any]:
+    """Check that there is a column for each value of a matrix; not yet which columns there are."""
+    indices = np.ascontiguousarray(read_only("indices", indices, n_dims=1, dtypes=OFFSETS))
+    if len(indices) != n_values:
+        raise ValueError(f"indices must have one entry a value, {n_values}, got {len(indices)}")
+    return indices

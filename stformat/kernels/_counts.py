@@ -8,21 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.kernels._arguments import read_only, result, twins_for
-from stformat.kernels._pool import run_blocks
+from stformat.kernels._arguments import column_indices, csr, read_only, result, twins_for
 
 __all__ = ["densify", "normalize_log1p", "normalize_log1p_inplace", "row_sums"]
 
-VALUES = (
-    np.uint8,
-    np.uint16,
-    np.uint32,
-    np.int32,
-    np.int64,
-    np.float32,
-    np.float64,
-)
-OFFSETS = (np.int64, np.int32)
 # A block of work lasts some 100 us: long beside handing it to a thread, short beside a call.
 BLOCK_VALUES = 1 << 17
 # Totals without an entry stand for the rows' own sums; read-only, as given ones come.
@@ -60,13 +49,13 @@ def row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
     array([3., 0., 5.])
     """
     twins = twins_for(data=data, indptr=indptr)
-    data, indptr = _csr(data, indptr)
+    data, indptr = csr(data, indptr)
     sums = np.empty(len(indptr) - 1)
 
     def block(start: int, stop: int) -> None:
         twins.row_sums(data, indptr[start : stop + 1], sums[start:stop])
 
-    run_blocks(block, len(sums), block=_rows_in_block(len(sums), len(data)))
+    twins.run_blocks(block, len(sums), block=_rows_in_block(len(sums), len(data)))
     return sums
 
 
@@ -127,7 +116,7 @@ def normalize_log1p(
     array([2., 6., 8.], dtype=float32)
     """
     twins = twins_for(data=data, indptr=indptr)
-    data, indptr = _csr(data, indptr)
+    data, indptr = csr(data, indptr)
     target_sum = _target_sum(target_sum)
     totals = OWN_SUMS if totals is None else _totals(totals, len(indptr) - 1)
     normalized = result(out, (len(data),), np.dtype(np.float32))
@@ -137,7 +126,7 @@ def normalize_log1p(
             data, indptr[start : stop + 1], target_sum, totals[start:stop], normalized
         )
 
-    run_blocks(block, len(indptr) - 1, block=_rows_in_block(len(indptr) - 1, len(data)))
+    twins.run_blocks(block, len(indptr) - 1, block=_rows_in_block(len(indptr) - 1, len(data)))
     return normalized
 
 
@@ -181,7 +170,7 @@ def normalize_log1p_inplace(
     array([1., 3., 0.], dtype=float32)
     """
     twins = twins_for(data=data, indptr=indptr)
-    _, indptr = _csr(data, indptr)
+    _, indptr = csr(data, indptr)
     values = result(data, (len(data),), np.dtype(np.float32))
     target_sum = _target_sum(target_sum)
     totals = OWN_SUMS if totals is None else _totals(totals, len(indptr) - 1)
@@ -191,7 +180,7 @@ def normalize_log1p_inplace(
             values, indptr[start : stop + 1], target_sum, totals[start:stop]
         )
 
-    run_blocks(block, len(indptr) - 1, block=_rows_in_block(len(indptr) - 1, len(data)))
+    twins.run_blocks(block, len(indptr) - 1, block=_rows_in_block(len(indptr) - 1, len(data)))
 
 
 def densify(
@@ -262,10 +251,8 @@ def densify(
            [10.,  0.]], dtype=float32)
     """
     twins = twins_for(data=data, indices=indices, indptr=indptr, gene_map=gene_map)
-    data, indptr = _csr(data, indptr)
-    indices = np.ascontiguousarray(read_only("indices", indices, n_dims=1, dtypes=OFFSETS))
-    if len(indices) != len(data):
-        raise ValueError(f"indices must have one entry a value, {len(data)}, got {len(indices)}")
+    data, indptr = csr(data, indptr)
+    indices = column_indices(indices, len(data))
     gene_map = np.ascontiguousarray(read_only("gene_map", gene_map, n_dims=1, dtypes=(np.int64,)))
     _check_gene_map(gene_map, n_out, twins.misplaced_gene(gene_map, n_out))
     starts, stops = indptr[:-1], indptr[1:]
@@ -300,31 +287,13 @@ def densify(
             misplaced.append(position)
 
     n_values = dense.size + int((stops - starts).sum())
-    run_blocks(block, len(dense), block=_rows_in_block(len(dense), n_values))
+    twins.run_blocks(block, len(dense), block=_rows_in_block(len(dense), n_values))
     if misplaced:
         found = indices[min(misplaced)]
         raise ValueError(
             f"indices must be columns of {len(gene_map)} genes, got {found} at {min(misplaced)}"
         )
     return dense
-
-
-def _csr(data: NDArray[Any], indptr: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Check a matrix's values and offsets; offsets are widened, so that one kernel does."""
-    data = np.ascontiguousarray(read_only("data", data, n_dims=1, dtypes=VALUES))
-    indptr = read_only("indptr", indptr, n_dims=1, dtypes=OFFSETS)
-    if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(data):
-        raise ValueError(
-            f"indptr must run from 0 to the number of values, {len(data)}, got "
-            f"{indptr[:1].tolist()} to {indptr[-1:].tolist()}"
-        )
-    if (indptr[1:] < indptr[:-1]).any():
-        row = int(np.argmax(indptr[1:] < indptr[:-1]))
-        raise ValueError(
-            f"indptr must not fall, got {indptr[row]} and then {indptr[row + 1]} at row {row}"
-        )
-    wide = np.ascontiguousarray(indptr, dtype=np.int64)
-    return data, read_only("indptr", wide, n_dims=1, dtypes=OFFSETS)
 
 
 def _target_sum(target_sum: float) -> float:

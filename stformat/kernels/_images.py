@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.kernels._arguments import read_only, result, twins_for
-from stformat.kernels._pool import run_blocks
 
 __all__ = ["downsample_2x2", "gather_tiles", "resample_tiles", "scatter_chunk"]
 
@@ -84,7 +83,7 @@ def gather_tiles[T: np.unsignedinteger[Any]](
     def block(start: int, stop: int) -> None:
         twins.gather_tiles(image, windows[start:stop], fill_value, tiles[start:stop])
 
-    run_blocks(block, len(tiles), block=_tiles_in_block(tiles))
+    twins.run_blocks(block, len(tiles), block=_tiles_in_block(tiles))
     return tiles
 
 
@@ -230,7 +229,7 @@ def resample_tiles[T: np.unsignedinteger[Any]](
     def block(start: int, stop: int) -> None:
         twin(source[start:stop], step, tiles[start:stop])
 
-    run_blocks(block, len(tiles), block=_tiles_in_block(source))
+    twins.run_blocks(block, len(tiles), block=_tiles_in_block(source))
     return tiles
 
 
@@ -269,7 +268,7 @@ def downsample_2x2[T: np.unsignedinteger[Any]](image: NDArray[T]) -> NDArray[T]:
     def block(start: int, stop: int) -> None:
         twins.downsample_2x2(image, start, stop, halved)
 
-    run_blocks(block, halved.shape[1], block=1 + BLOCK_SAMPLES // max(1, 2 * n_c * width))
+    twins.run_blocks(block, halved.shape[1], block=1 + BLOCK_SAMPLES // max(1, 2 * n_c * width))
     return halved
 
 

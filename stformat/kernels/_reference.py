@@ -13,15 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "count_moments",
     "densify",
     "densify_log1p",
     "downsample_2x2",
     "gather_tiles",
     "normalize_log1p",
+    "pool_bins",
     "resample_coarser",
     "resample_finer",
     "row_sums",
     "scatter_chunk",
+    "tiles_to_float",
+    "tiles_to_half",
+    "value_moments",
 ]
 
 type Array = NDArray[Any]
@@ -98,6 +103,30 @@ def resample_finer(source: Array, step: int, out: Array) -> None:
     out[...] = (totals + np.uint64(32768)) >> np.uint64(16)
 
 
+def tiles_to_float(  # noqa: PLR0917 - called by position, as its twin
+    tiles: Array, factors: Array, offsets: Array, flips: Array, turns: Array, out: Array
+) -> None:
+    """Scale and shift in float32, each rounded; then mirror, then turn counter-clockwise."""
+    for tile, flip, turn, target in zip(tiles, flips, turns.tolist(), out, strict=True):
+        is_mirrored, is_upended = flip.tolist()
+        with np.errstate(over="ignore"):
+            values = tile.astype(np.float32) * factors[:, np.newaxis, np.newaxis]
+            values += offsets[:, np.newaxis, np.newaxis]
+        values = np.flip(values, axis=2) if is_mirrored else values
+        values = np.flip(values, axis=1) if is_upended else values
+        target[...] = np.rot90(values, turn, axes=(1, 2))
+
+
+def tiles_to_half(  # noqa: PLR0917 - called by position, as its twin
+    tiles: Array, factors: Array, offsets: Array, flips: Array, turns: Array, out: Array
+) -> None:
+    """Do as `tiles_to_float` and round to float16, ties to even; `out` takes the bits."""
+    values = np.empty(out.shape, np.float32)
+    tiles_to_float(tiles, factors, offsets, flips, turns, values)
+    with np.errstate(over="ignore"):
+        out[...] = values.astype(np.float16).view(np.uint16)
+
+
 def row_sums(data: Array, indptr: Array, out: Array) -> None:
     """Sum each row in float64: value k of a row goes to partial sum k mod 64.
 
@@ -163,6 +192,54 @@ def densify_log1p(  # noqa: PLR0917 - called by position, as its twin
         is_wanted = target >= 0
         values = data[start:stop][is_wanted].astype(np.float64)
         out[row, target[is_wanted]] = _log1p(values * scales[row])
+
+
+def count_moments(
+    data: Array, indices: Array, sums: Array, squares_high: Array, squares_low: Array
+) -> None:
+    """Add each count to the sum of its gene, the halves of its square to those of the squares."""
+    for gene, value in zip(indices.tolist(), data.tolist(), strict=True):
+        sums[gene] += value
+        squares_high[gene] += value * value >> 32
+        squares_low[gene] += value * value & 0xFFFFFFFF
+
+
+def value_moments(data: Array, indices: Array, sums: Array, squares: Array) -> None:
+    """Add each value and its rounded square to the sums of its gene, one after the other."""
+    for gene, value in zip(indices.tolist(), data.astype(np.float64), strict=True):
+        sums[gene] += value
+        squares[gene] += value * value
+
+
+def pool_bins(  # noqa: PLR0917 - called by position, as its twin
+    data: Array, indices: Array, indptr: Array, group: Array, n_groups: int, n_vars: int
+) -> tuple[Array, Array, Array, int]:
+    """Add up the rows of each group, one after the other, in int64 or float64.
+
+    A column is stored where any row of the group stores it, were its sum 0.
+    """
+    is_float = data.dtype.kind == "f"
+    totals = np.zeros((n_groups, n_vars), np.float64 if is_float else np.int64)
+    is_stored = np.zeros((n_groups, n_vars), np.bool_)
+    for row, (start, stop) in enumerate(pairwise(indptr.tolist())):
+        if group[row] >= 0:
+            totals[group[row], indices[start:stop]] += data[start:stop]
+            is_stored[group[row], indices[start:stop]] = True
+    pooled_indptr = np.concatenate([[0], np.cumsum(is_stored.sum(axis=1))])
+    pooled_indices = np.nonzero(is_stored)[1].astype(indices.dtype)
+    failed = -1 if is_float else _first_beyond_int32(data, indptr, group, totals)
+    pooled_data = totals[is_stored].astype(data.dtype if is_float else np.int32)
+    return pooled_data, pooled_indices, pooled_indptr, failed
+
+
+def _first_beyond_int32(data: Array, indptr: Array, group: Array, totals: Array) -> int:
+    """Return the first group with a value or a sum that int32 cannot hold, or -1."""
+    is_beyond = (totals != totals.astype(np.int32)).any(axis=1)
+    for row, (start, stop) in enumerate(pairwise(indptr.tolist())):
+        values = data[start:stop].astype(np.int64)
+        if group[row] >= 0 and (values != values.astype(np.int32)).any():
+            is_beyond[group[row]] = True
+    return int(np.argmax(is_beyond)) if is_beyond.any() else -1
 
 
 def _scales(

@@ -8,6 +8,9 @@ from the end, and the test for that keeps a loop from being vectorised.
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stformat.kernels._numba.counts import (
     densify,
     densify_log1p,
@@ -16,6 +19,7 @@ from stformat.kernels._numba.counts import (
     normalize_log1p_inplace,
     row_sums,
 )
+from stformat.kernels._numba.floats import tiles_to_float, tiles_to_half
 from stformat.kernels._numba.images import (
     downsample_2x2,
     gather_tiles,
@@ -23,8 +27,12 @@ from stformat.kernels._numba.images import (
     resample_finer,
     scatter_chunk,
 )
+from stformat.kernels._numba.pooling import pool_bins
+from stformat.kernels._numba.sums import count_moments, value_moments
+from stformat.kernels._pool import run_blocks
 
 __all__ = [
+    "count_moments",
     "densify",
     "densify_log1p",
     "downsample_2x2",
@@ -32,8 +40,23 @@ __all__ = [
     "misplaced_gene",
     "normalize_log1p",
     "normalize_log1p_inplace",
+    "pool_bins",
     "resample_coarser",
     "resample_finer",
     "row_sums",
+    "run_blocks",
     "scatter_chunk",
+    "tiles_to_float",
+    "tiles_to_half",
+    "to_host",
+    "value_moments",
+    "xp",
 ]
+
+# The functions that call the twins make their arrays with this module.
+xp = np
+
+
+def to_host[T: np.generic](array: NDArray[T]) -> NDArray[T]:
+    """Return the array, which is in the host's memory already."""
+    return array
