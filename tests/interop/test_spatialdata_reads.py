@@ -59,7 +59,8 @@ def test_elements_are_there(slide, sdata):
 def test_pixels_are_those_of_the_source(slide, sdata):
     record, _ = slide
     if record.image is None:
-        pytest.skip("this slide has no image")
+        assert "he" not in sdata
+        return
     (whole,) = record.image.iter_bands(record.image.shape[1])
     element = sdata["he"]
     finest = element["scale0"].image if "scale0" in getattr(element, "children", {}) else element
