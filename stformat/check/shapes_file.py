@@ -54,18 +54,17 @@ def iter_shapes(
         file = pq.ParquetFile(
             pa.PythonFile(_StoreFile(files, path), mode="r"), page_checksum_verification=True
         )
-        index = _index_column(file.schema_arrow)
-        columns = [_GEOMETRY] if index is None else [_GEOMETRY, index]
+        index = _index_of(file.schema_arrow, file.metadata.num_rows)
+        columns = [_GEOMETRY, index] if isinstance(index, str) else [_GEOMETRY]
         n_before = 0
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
             wkb = batch.column(_GEOMETRY).to_numpy(zero_copy_only=False)
             centres = shapely.get_coordinates(shapely.centroid(shapely.from_wkb(wkb)))
-            numbers = np.arange(n_before, n_before + len(wkb))
+            if isinstance(index, str):
+                yield batch.column(index).to_numpy(zero_copy_only=False), centres
+            else:
+                yield np.array(index[n_before : n_before + len(wkb)]), centres
             n_before += len(wkb)
-            yield (
-                numbers if index is None else batch.column(index).to_numpy(zero_copy_only=False),
-                centres,
-            )
     # pyarrow's own errors are ValueError, OSError or KeyError.
     except (ValueError, TypeError, KeyError, OSError, shapely.errors.GEOSException) as error:
         raise CorruptStoreError(
@@ -73,13 +72,15 @@ def iter_shapes(
         ) from error
 
 
-def _index_column(schema: pa.Schema) -> str | None:
-    """Return the column that pandas made of the index; None where rows are numbered."""
+def _index_of(schema: pa.Schema, n_rows: int) -> str | range:
+    """Return the column that pandas made of the index, or the numbers that stand for it."""
     document = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    for column in document.get("index_columns", []):
-        if isinstance(column, str):
-            return column
-    return None
+    index = next(iter(document.get("index_columns", [])), None)
+    if isinstance(index, str):
+        return index
+    if index is None:
+        return range(n_rows)
+    return range(index["start"], index["stop"], index["step"])
 
 
 class _StoreFile(io.RawIOBase):

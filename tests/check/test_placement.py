@@ -83,12 +83,19 @@ def test_a_turn_is_named_by_its_direction():
 
 
 @pytest.mark.parametrize(
-    ("share", "is_found"), [(0.7, True), (0.85, False)], ids=["third-off", "sixth-off"]
+    ("n_given", "n_mirrored", "is_found"),
+    [
+        pytest.param(8, 12, True, id="two-thirds"),
+        pytest.param(9, 12, False, id="three-quarters-are-well-placed"),
+        pytest.param(8, 10, False, id="hardly-better"),
+        pytest.param(4, 8, False, id="neither-is-good"),
+    ],
 )
-def test_swapped_axes_need_evidence(share, is_found):
-    # Some of the rows lie on tissue as they are, and all would if they were mirrored.
-    is_tissue = tissue() | tissue()[:, ::-1]
-    is_tissue[round(15 + share * 60) :, :150] = False
+def test_mirrored_positions_need_evidence(n_given, n_mirrored, is_found):
+    # Tissue below some of the 12 columns of spots as they are, and of those mirrored.
+    is_tissue = np.zeros_like(tissue())
+    is_tissue[15:75, 20 : 20 + 10 * n_given] = True
+    is_tissue[15:75, 300 - 20 - 10 * n_mirrored : 300 - 20] = True
     assert bool(problems_of(SPOTS, is_tissue=is_tissue)) == is_found
 
 
@@ -99,7 +106,14 @@ def test_spots_beside_all_tissue_are_not_explained_by_a_symmetry_that_explains_l
 
 
 def test_few_spots_say_nothing_of_axes():
-    assert problems_of(SPOTS[:9, ::-1] + [0.0, 400.0]) == []
+    mirrored = [WIDTH, 0.0] + SPOTS * [-1.0, 1.0]
+    assert problems_of(mirrored[:9]) == []
+    assert problems_of(mirrored[:10])
+
+
+def test_positions_stretched_one_way_are_outside_and_no_other_resolution():
+    ((code, _, _),) = problems_of(SPOTS * [3.0, 20.0], has_mask=False)
+    assert code == "check.spots-outside"
 
 
 @pytest.mark.parametrize("has_mask", [True, False])
