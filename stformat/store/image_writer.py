@@ -214,11 +214,11 @@ class _LevelWriter:
         n_rows, n_cols = self._n_chunks
         per_y, per_x = (self._shards[axis] // self._chunk_px for axis in (1, 2))
         shard_row, row = divmod(self._chunk_row, per_y)
-        place = self._directory / "c" / "0" / str(shard_row)
+        part = self._directory / "c" / "0" / str(shard_row)
         if row == 0:
-            self._is_kept = self._journal.is_finished(place)
+            self._is_kept = self._journal.is_finished(part)
             if not self._is_kept:
-                self._open_shards(place, -(-n_cols // per_x))
+                self._open_shards(part, -(-n_cols // per_x))
         halved = self._halved_rows()
         if self._is_kept:
             _pool.map_chunks(lambda column: self._halve(column, halved), range(n_cols))
@@ -233,13 +233,13 @@ class _LevelWriter:
                 inside = (1, row + 1, min(per_x, n_cols - number * per_x))
                 shard.finish(grid=(1, per_y, per_x), inside=inside)
             self._open = []
-            self._journal.finish(place)
+            self._journal.finish(part)
         if self._coarser is not None and halved is not None:
             self._coarser.write_rows(halved)
 
-    def _open_shards(self, place: Path, n_shards: int) -> None:
+    def _open_shards(self, part: Path, n_shards: int) -> None:
         for column in range(n_shards):
-            self._open.append(ShardWriter(place / str(column)))
+            self._open.append(ShardWriter(part / str(column)))
 
     def _halved_rows(self) -> NDArray[Any] | None:
         if self._coarser is None:

@@ -9,7 +9,7 @@ Specification: spec/stformat-0.1.md, "Writing".
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -37,23 +37,24 @@ _BATCH = 64
 
 
 class Journal(Protocol):
-    """What a writer asks before it writes a place, and tells once the place is whole.
+    """What a writer asks before it writes a part of a store, and tells once the part is whole.
 
-    A place is a directory of the store, with everything in it.
+    A part is one or several directories of the store, with everything in them. It is kept as one,
+    or written again as one; another part may lie in it.
     """
 
-    def is_finished(self, *places: Path) -> bool:
-        """Return whether all of these places are whole already."""
+    def is_finished(self, *part: Path) -> bool:
+        """Return whether all of this part is there already; if not, nothing of it is."""
 
-    def finish(self, *places: Path) -> None:
-        """Note that these places are whole from now on: nothing is written in them any more."""
+    def finish(self, *part: Path) -> None:
+        """Note that this part is whole from now on: nothing is written in it any more."""
 
 
 class _NoJournal:
-    def is_finished(self, *_places: Path) -> bool:
+    def is_finished(self, *_part: Path) -> bool:
         return False
 
-    def finish(self, *places: Path) -> None:
+    def finish(self, *part: Path) -> None:
         pass
 
 
@@ -66,14 +67,15 @@ class _Noted:
     """Content of a journal."""
 
     files: tuple[FileEntry, ...] = ()
-    """Files of finished places."""
+    """Files of finished parts."""
 
-    finished: frozenset[str] = frozenset()
-    """Places, relative to the directory; one may lie in another."""
+    finished: frozenset[tuple[str, ...]] = frozenset()
+    """Finished parts: the names of their directories."""
 
 
 _NOTHING = _Noted()
 _FILES: TypeAdapter[tuple[FileEntry, ...]] = TypeAdapter(tuple[FileEntry, ...])
+_PARTS: TypeAdapter[frozenset[tuple[str, ...]]] = TypeAdapter(frozenset[tuple[str, ...]])
 
 
 def open_journal(directory: Path, key: str, *, progress: Progress = silent) -> Journal:
@@ -92,7 +94,7 @@ def open_journal(directory: Path, key: str, *, progress: Progress = silent) -> J
     Returns
     -------
     Journal
-        Knows the places whose files all have the size and the checksum that were noted. Its
+        Knows the parts whose files all have the size and the checksum that were noted. Its
         `finish` raises StoreReadError or StoreWriteError if the file system refuses.
 
     Raises
@@ -134,7 +136,7 @@ def remove_journal(directory: Path) -> None:
 
 
 class _DirectoryJournal:
-    """A journal that is saved each time a place is finished."""
+    """A journal that is saved each time a part is finished."""
 
     def __init__(self, directory: Path, key: str, noted: _Noted) -> None:
         self._directory = directory
@@ -142,13 +144,13 @@ class _DirectoryJournal:
         self._files = {entry.path: entry for entry in noted.files}
         self._finished = set(noted.finished)
 
-    def is_finished(self, *places: Path) -> bool:
-        return self._finished.issuperset(map(self._name, places))
+    def is_finished(self, *part: Path) -> bool:
+        return tuple(map(self._name, part)) in self._finished
 
-    def finish(self, *places: Path) -> None:
-        for place in places:
-            self._note_files(place)
-            self._finished.add(self._name(place))
+    def finish(self, *part: Path) -> None:
+        for directory in part:
+            self._note_files(directory)
+        self._finished.add(tuple(map(self._name, part)))
         self.save()
 
     def save(self) -> None:
@@ -165,13 +167,13 @@ class _DirectoryJournal:
             partial.write_bytes(dump_canonical(members | {"crc32c": _crc32c(members)}))
             partial.replace(path)
 
-    def _name(self, place: Path) -> str:
-        return place.relative_to(self._directory).as_posix()
+    def _name(self, directory: Path) -> str:
+        return directory.relative_to(self._directory).as_posix()
 
-    def _note_files(self, place: Path) -> None:
-        """Add the files of a place; those of a place inside it are known already."""
-        name = self._name(place)
-        with DirectoryFiles(place) as files:
+    def _note_files(self, directory: Path) -> None:
+        """Add the files of a directory; those of a part inside it are known already."""
+        name = self._name(directory)
+        with DirectoryFiles(directory) as files:
             new = [path for path in files.walk() if f"{name}/{path}" not in self._files]
             for entry in file_entries(files, new):
                 path = f"{name}/{entry.path}"
@@ -188,14 +190,14 @@ def _read(files: StoreFiles, key: str) -> _Noted:
             return _NOTHING
         return _Noted(
             files=_FILES.validate_python(tuple(members["files"])),
-            finished=frozenset(members["finished"]),
+            finished=_PARTS.validate_python(members["finished"]),
         )
     except (JsonError, ValidationError, KeyError, TypeError, StoreError):
         return _NOTHING
 
 
 def _verified(files: StoreFiles, noted: _Noted, progress: Progress) -> _Noted:
-    """Return the places whose files are all whole, and those files."""
+    """Return the parts whose files are all whole, and those files."""
     total = len(noted.files)
     whole: list[FileEntry] = []
     broken: set[str] = set()
@@ -208,14 +210,13 @@ def _verified(files: StoreFiles, noted: _Noted, progress: Progress) -> _Noted:
             if is_whole:
                 whole.append(entry)
             else:
-                broken.update(_places_around(entry.path))
+                broken.update(_directories_of(entry.path))
     if total:
         progress(ProgressEvent(step=STEP, done=total, total=total, unit="files"))
-    finished = noted.finished - broken
+    finished = frozenset(part for part in noted.finished if broken.isdisjoint(part))
+    kept = {directory for part in finished for directory in part}
     return _Noted(
-        files=tuple(
-            entry for entry in whole if not finished.isdisjoint(_places_around(entry.path))
-        ),
+        files=tuple(entry for entry in whole if not kept.isdisjoint(_directories_of(entry.path))),
         finished=finished,
     )
 
@@ -229,12 +230,12 @@ def _is_whole(files: StoreFiles, entry: FileEntry) -> bool:
         return False
 
 
-def _places_around(path: str) -> Iterable[str]:
+def _directories_of(path: str) -> list[str]:
     """Return every directory that a file lies in.
 
     Examples
     --------
-    >>> _places_around("images/he/zarr.json")
+    >>> _directories_of("images/he/zarr.json")
     ['images/he', 'images']
     """
     return [parent.as_posix() for parent in PurePosixPath(path).parents][:-1]
@@ -242,7 +243,7 @@ def _places_around(path: str) -> Iterable[str]:
 
 def _remove_all_but(kept: Collection[str], directory: Path) -> None:
     """Remove everything below a directory that is neither one of these files nor around one."""
-    wanted = {*kept, *(place for path in kept for place in _places_around(path))}
+    wanted = {*kept, *(name for path in kept for name in _directories_of(path))}
     for parent, directories, names in os.walk(directory, onerror=_raise):
         inside = Path(parent).relative_to(directory)
         for name in [*directories, *names]:

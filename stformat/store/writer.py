@@ -105,15 +105,15 @@ def _fill(record: SlideRecord, directory: Path, journal: Journal, progress: Prog
     orders = {}
     for region, spots in regions(record).items():
         orders[region] = layout.spatial_order(spots.xy)
-        place = directory / "shapes" / region
-        if not journal.is_finished(place):
-            write_shapes(place, spots, orders[region], mpp=mpp)
-            journal.finish(place)
+        shapes = directory / "shapes" / region
+        if not journal.is_finished(shapes):
+            write_shapes(shapes, spots, orders[region], mpp=mpp)
+            journal.finish(shapes)
     write_group(directory / "shapes")
     sums = {}
     for table in record.tables:
-        places = directory / "tables" / table.name, directory / "stformat" / table.name
-        if journal.is_finished(*places):
+        part = directory / "tables" / table.name, directory / "stformat" / table.name
+        if journal.is_finished(*part):
             summary = _finished_table(directory, table, progress)
         else:
             summary = write_table(
@@ -123,7 +123,7 @@ def _fill(record: SlideRecord, directory: Path, journal: Journal, progress: Prog
                 image_shape=None if image is None else image.shape[1:],
                 progress=progress,
             )
-            journal.finish(*places)
+            journal.finish(*part)
         sums[table.name] = (summary.nnz, summary.total)
     write_group(directory / "tables")
     write_group(directory / "stformat")

@@ -24,7 +24,7 @@ from stformat.store.opened import open_committed
 from stformat.testing import make_slide, write_legacy_st
 
 
-def convert(source, target, *, overwrite=False, kill_at=None, raise_at=None):
+def convert(source, target, *, overwrite=False, resume=False, kill_at=None, raise_at=None):
     """Convert; die, or raise, when a step is announced."""
 
     def progress(event):
@@ -33,7 +33,7 @@ def convert(source, target, *, overwrite=False, kill_at=None, raise_at=None):
         if event.step == raise_at:
             raise InputError(Problem("test", "progress", "nothing", raise_at))
 
-    convert_slide(source, target, overwrite=overwrite, progress=progress)
+    convert_slide(source, target, overwrite=overwrite, resume=resume, progress=progress)
     return "done"
 
 
