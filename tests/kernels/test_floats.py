@@ -19,7 +19,8 @@ def requests(draw):
     n, n_c, height = (draw(st.integers(*bounds)) for bounds in ((0, 5), (1, 4), (1, 11)))
     is_square = draw(st.booleans())
     width = height if is_square else draw(st.integers(1, 11))
-    tiles = draw(hnp.arrays(dtype, (n, n_c, height, width)))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    tiles = rng.integers(0, np.iinfo(dtype).max, (n, n_c, height, width), dtype, endpoint=True)
     numbers = hnp.arrays(np.float64, n_c, elements=st.floats(-1e3, 1e3))
     optional = {
         "mean": numbers,
@@ -85,6 +86,20 @@ def test_floats_are_close_to_the_formula(request):
     error = np.abs(kernels.tiles_to_float(tiles, **arguments) - (scaled - shift))
     bound = 2**-22 * np.maximum(np.abs(scaled), np.abs(shift)) + 1e-44
     assert (error <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("edge", [1, 4, 7, 32])
+def test_every_flip_and_turn_is_its_definition(edge, dtype):
+    rng = np.random.default_rng(3)
+    tiles = rng.integers(0, 256, (16, 2, edge, edge), dtype=np.uint8)
+    arguments = {
+        "mean": None, "std": None, "scale": 1.0, "dtype": dtype,
+        "flips": np.array([[code & 1, code & 2] for code in range(16)]) > 0,
+        "turns": np.arange(16) // 4,
+    }  # fmt: skip
+    floats = kernels.tiles_to_float(tiles, **arguments)
+    np.testing.assert_array_equal(floats, defined(tiles, **arguments))
 
 
 def test_floats_definition_by_hand():
