@@ -271,6 +271,11 @@ def descending(values):
     return values
 
 
+def repeated(values):
+    values[1] = values[0]
+    return values
+
+
 def set_at(position, value):
     def change(values):
         values[position] = value
@@ -287,9 +292,10 @@ def set_at(position, value):
         (f"{X}/indptr", set_at(-1, 1), "verify.indptr"),
         (f"{BY_GENE}/indptr", descending, "verify.indptr"),
         (f"{X}/indices", swapped, "verify.indices"),
-        (f"{X}/indices", set_at(3, -1), "verify.indices"),
-        (f"{X}/indices", set_at(3, 10**6), "verify.indices"),
-        (f"{BY_GENE}/indices", set_at(3, 10**6), "verify.indices"),
+        (f"{X}/indices", repeated, "verify.indices"),
+        (f"{X}/indices", set_at(0, -1), "verify.indices"),
+        (f"{X}/indices", set_at(-1, 10**6), "verify.indices"),
+        (f"{BY_GENE}/indices", set_at(-1, 10**6), "verify.indices"),
         (f"{X}/data", set_at(3, 0), "verify.values"),
         (f"{X}/data", set_at(3, -2), "verify.values"),
         (f"{BY_GENE}/data", plus_one, "verify.by-gene"),
