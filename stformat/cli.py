@@ -175,6 +175,21 @@ def demo(
         typer.echo("\n".join(lines))
 
 
+@app.command()
+def warmup(
+    quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
+) -> None:
+    """Compile what is fast ahead of time, so that no first call has to wait for it."""
+    from stformat import kernels  # noqa: PLC0415 - see the head of the module
+
+    def told(kernel: kernels.WarmKernel) -> None:
+        typer.echo(f"{kernel.name:<24} {kernel.seconds:6.2f} s  {', '.join(kernel.dtypes)}")
+
+    warm = kernels.warmup(report=None if quiet else told)
+    if not quiet:
+        typer.echo(f"{'all':<24} {sum(kernel.seconds for kernel in warm):6.2f} s")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code.
 

@@ -86,11 +86,20 @@ def test_wrong_usage_is_exit_code_2(tmp_path):
     assert run("frobnicate").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["convert", "info", "verify", "check", "seal", "demo"])
+@pytest.mark.parametrize(
+    "command", ["convert", "info", "verify", "check", "seal", "demo", "warmup"]
+)
 def test_every_command_explains_itself(command):
     result = run(command, "--help")
     assert result.returncode == 0
     assert "Usage" in result.stdout
+
+
+def test_warmup_says_what_it_compiled():
+    result = run("warmup")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^gather_tiles +[0-9.]+ s  uint8, uint16$", result.stdout, re.MULTILINE)
+    assert run("warmup", "--quiet").stdout == ""
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(small_source, tmp_path):

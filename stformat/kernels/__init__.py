@@ -12,9 +12,11 @@ from stformat.kernels._floats import tiles_to_float
 from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
 from stformat.kernels._moments import GeneMoments, gene_moments
 from stformat.kernels._pooling import pool_bins
+from stformat.kernels._warmup import WarmKernel, warmup
 
 __all__ = [
     "GeneMoments",
+    "WarmKernel",
     "densify",
     "downsample_2x2",
     "gather_tiles",
@@ -26,4 +28,5 @@ __all__ = [
     "row_sums",
     "scatter_chunk",
     "tiles_to_float",
+    "warmup",
 ]

@@ -265,8 +265,8 @@ def densify(
     totals = OWN_SUMS if totals is None else _totals(totals, len(starts))
     if rows is not None:
         rows = _rows(rows, len(starts))
-        starts, stops = starts[rows], stops[rows]
-        totals = totals if totals is OWN_SUMS else totals[rows]
+        starts, stops = _chosen(starts, rows), _chosen(stops, rows)
+        totals = totals if totals is OWN_SUMS else _chosen(totals, rows)
     dense = result(out, (len(starts), n_out), np.dtype(np.float32))
     twin = twins.densify_log1p if log1p else twins.densify
     misplaced: list[int] = []
@@ -322,6 +322,13 @@ def _rows(rows: NDArray[np.int64], n_obs: int) -> NDArray[np.int64]:
         position = int(np.argmin(is_row))
         raise ValueError(f"rows must be rows of {n_obs}, got {rows[position]} at {position}")
     return rows
+
+
+def _chosen[T: np.generic](values: NDArray[T], rows: NDArray[np.int64]) -> NDArray[T]:
+    """Return the values of rows, read-only as those of all rows are: one kind to compile for."""
+    chosen = values[rows]
+    chosen.flags.writeable = False
+    return chosen
 
 
 def _check_gene_map(gene_map: NDArray[np.int64], n_out: int, misplaced: int) -> None:
