@@ -130,14 +130,16 @@ def test_positions_of_another_resolution_are_named_with_the_factor(factor, has_m
 def test_a_small_array_on_a_large_image_is_no_other_resolution():
     # An array of a few millimetres in the middle, or on tissue in the corner, of a large image.
     assert problems_of(SPOTS / 6 + [500.0, 300.0], has_mask=False) == []
-    assert problems_of(SPOTS / 6 + [84.0, 64.0]) == []
+    assert problems_of(SPOTS / 8 + [80.0, 60.0]) == []
 
 
 def test_one_spot_far_away_is_outside_and_no_other_resolution():
-    xy = SPOTS.copy()
-    xy[0] = [9000.0, 9000.0]
-    ((code, found, _),) = problems_of(xy)
-    assert (code, found) == ("check.spots-outside", "1 of 72 outside the image of 1200 x 900 px")
+    xy = np.repeat(SPOTS, 3, axis=0)
+    xy[0] = [5 * WIDTH, 5 * HEIGHT]
+    for has_mask in (True, False):
+        ((code, found, _),) = problems_of(xy, has_mask=has_mask)
+        assert code == "check.spots-outside"
+        assert found == "1 of 216 outside the image of 1200 x 900 px"
 
 
 def test_centres_on_the_last_edge_are_outside():
