@@ -205,6 +205,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error, hint="pass --overwrite to replace it")
     except StformatError as error:
         _fail(error)
+    except KeyboardInterrupt:  # before a command began, or after it ended
+        sys.exit(130)
 
 
 def _fail(error: StformatError, *, hint: str = "") -> Never:

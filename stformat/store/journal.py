@@ -108,14 +108,12 @@ def open_journal(directory: Path, key: str, *, progress: Progress = silent) -> J
     """
     with DirectoryFiles(directory) as files:
         noted = _verified(files, _read(files, key), progress)
-    journal = _DirectoryJournal(directory, key, noted)
-    # First what is kept, then the removal of the rest: killed in between, nothing more is lost.
-    if noted.finished:
-        journal.save()
+    # The journal stays as it is: of what else it names nothing will verify until it is written
+    # again, with the same bytes.
+    kept = [_NAME] if noted.finished else []
     with refusals_of(directory):
-        kept = [_NAME] if noted.finished else []
         _remove_all_but([*kept, *(entry.path for entry in noted.files)], directory)
-    return journal
+    return _DirectoryJournal(directory, key, noted)
 
 
 def has_journal(directory: Path) -> bool:
@@ -151,9 +149,9 @@ class _DirectoryJournal:
         for directory in part:
             self._note_files(directory)
         self._finished.add(tuple(map(self._name, part)))
-        self.save()
+        self._save()
 
-    def save(self) -> None:
+    def _save(self) -> None:
         # Not synced. A power cut may leave a journal that is torn, or one that names files whose
         # content never reached the disk: neither fits its checksums, so it is written again.
         members = {

@@ -1,0 +1,98 @@
+"""Whatever changes the bytes of a store changes the digest of its record."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from stformat.model import Genes, Spots
+from stformat.store import record_digest as module
+from stformat.store.record_digest import record_digest
+from stformat.testing.records import make_record
+
+replace = dataclasses.replace
+
+ARRAYS = [
+    *(
+        (part, field.name)
+        for part, names in (("spots", Spots), ("genes", Genes))
+        for field in dataclasses.fields(names)
+        if "NDArray" in str(field.type) and "Mapping" not in str(field.type)
+    ),
+    ("spots", "annotations"),
+]
+
+
+def with_table(record, **changes):
+    (table,) = record.tables
+    return replace(record, tables=(replace(table, **changes),))
+
+
+def changed(value):
+    """Change the last of an array's values, or of the arrays in a mapping."""
+    if isinstance(value, dict):
+        name = max(value)
+        return value | {name: changed(value[name])}
+    value = value.copy()
+    if value.dtype == object:
+        value[-1] = "x" if value[-1] != "x" else "y"
+    elif value.dtype == bool:
+        value[-1] = ~value[-1]
+    else:
+        value[-1] += 1
+    return value
+
+
+def test_the_same_record_has_the_same_digest():
+    assert record_digest(make_record()) == record_digest(make_record())
+    assert len(record_digest(make_record())) == 64
+
+
+@pytest.mark.parametrize(("part", "name"), ARRAYS)
+def test_every_array_counts(part, name):
+    record = make_record()
+    old = getattr(record.tables[0], part)
+    value = getattr(old, name)
+    value = dict(value) if name == "annotations" else value
+    other = with_table(record, **{part: replace(old, **{name: changed(value)})})
+    assert record_digest(other) != record_digest(record)
+
+
+def test_text_is_told_apart_wherever_it_is_cut(monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 2)
+    record = make_record()
+    genes = record.tables[0].genes
+    names = genes.gene_name.copy()
+    names[:2] = ["a", "b,c"]
+    first = with_table(record, genes=replace(genes, gene_name=names))
+    names = names.copy()
+    names[:2] = ["a,b", "c"]
+    second = with_table(record, genes=replace(genes, gene_name=names))
+    assert record_digest(first) != record_digest(second)
+
+
+def test_all_that_is_described_counts():
+    record = make_record()
+    digests = {
+        record_digest(other)
+        for other in (
+            record,
+            replace(record, slide_id="other"),
+            replace(record, image=None),
+            replace(record, image=replace(record.image, channel_names=("a", "b", "c"))),
+            replace(record, image=replace(record.image, dtype=np.dtype(np.uint16))),
+            replace(
+                record, sources=(replace(record.sources[0], sha256="2" * 64), *record.sources[1:])
+            ),
+            make_record(count_dtype=np.float32),
+        )
+    }
+    assert len(digests) == 7
+
+
+def test_the_software_counts(monkeypatch):
+    before = record_digest(make_record())
+    monkeypatch.setattr(module, "version", lambda _name: "0")
+    assert record_digest(make_record()) != before
