@@ -107,6 +107,8 @@ class TiffSegments:
         if kind.ccitt is not None:
             self._decode_ccitt(bytes(data), out[:n_rows], where)
             return
+        if kind.codec == "lzw":
+            _check_lzw(data, where)
         # A strip may hold no more rows than are visible, a tile holds all.
         stored = self._buffer(out, out.shape[0])
         n_needed = kind.stored.n_bytes(n_rows, out.shape[1])
@@ -239,6 +241,16 @@ class TiffSegments:
 
 def _place(file: InputFile, start: int) -> str:
     return f"{file.name}, segment at offset {start}"
+
+
+def _check_lzw(data: bytearray | mmap, where: str) -> None:
+    """Refuse data that the decoder would not survive."""
+    from stformat.sources._lzw import (  # noqa: PLC0415 - numba is dear, and LZW not the rule
+        codes_after_clear_are_bytes,
+    )
+
+    if not codes_after_clear_are_bytes(data):
+        raise image_error("corrupt", where, "lzw data must decode", "a code of an empty table")
 
 
 def _corrupt(codec: str, where: str, error: Exception) -> ImageError:
