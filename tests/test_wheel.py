@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,9 @@ def test_wheel_installs_and_imports_in_a_clean_environment(tmp_path):
 
     uv("build", "--wheel", "--out-dir", tmp_path / "dist")
     wheel = next((tmp_path / "dist").glob("stformat-*.whl"))
+    kernels = {str(path.relative_to(ROOT)) for path in ROOT.glob("stformat/kernels/cuda/*.cu*")}
+    assert kernels
+    assert kernels <= set(zipfile.ZipFile(wheel).namelist())
     uv("venv", "--python", "3.12", tmp_path / "clean")
     python = tmp_path / "clean" / "bin" / "python"
     uv("pip", "install", "--python", python, wheel)

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["column_indices", "csr", "read_only", "result", "twins_for"]
+__all__ = ["column_indices", "contiguous", "csr", "read_only", "result", "twins_for"]
 
 VALUES = (np.uint8, np.uint16, np.uint32, np.int32, np.int64, np.float32, np.float64)
 OFFSETS = (np.int64, np.int32)
 
 
-def twins_for(**arrays: object) -> ModuleType:
-    """Return the module of kernels for this kind of array.
+def twins_for(**arrays: object) -> Any:  # noqa: ANN401 - a module, or what has its functions
+    """Return the kernels for this kind of array.
 
     Raises
     ------
     TypeError
-        If an array is of a kind no kernels are made for.
+        If an array is of a kind no kernels are made for, or the arrays are of different kinds.
     """
+    kinds = {name: type(array).__module__.partition(".")[0] for name, array in arrays.items()}
     for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
+        if not isinstance(array, np.ndarray) and kinds[name] != "cupy":
+            raise TypeError(f"{name} must be a CuPy or NumPy array, got {type(array).__name__}")
     # Importing numba takes longer than many a program that opens a slide and asks for its size.
-    from stformat.kernels import _numba  # noqa: PLC0415 - on first use, for the reason above
+    if "cupy" not in kinds.values():
+        from stformat.kernels import _numba  # noqa: PLC0415 - on first use, for the reason above
 
-    return _numba
+        return _numba
+    if set(kinds.values()) != {"cupy"}:
+        raise TypeError(f"{' and '.join(arrays)} must be CuPy arrays all, or NumPy arrays all")
+    from stformat.kernels._cupy import cuda_twins  # noqa: PLC0415 - likewise
+
+    return cuda_twins()
 
 
 def read_only[T: np.generic](
@@ -44,29 +50,43 @@ def read_only[T: np.generic](
         raise TypeError(f"{name} must be of type {wanted}, got {array.dtype}")
     if array.ndim != n_dims:
         raise ValueError(f"{name} must have {n_dims} dimensions, got shape {array.shape}")
+    if type(array).__module__.startswith("cupy"):
+        return array
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
 
 
-def result(out: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def contiguous[T: np.generic](array: NDArray[T]) -> NDArray[T]:
+    """Return the array, or a copy whose values lie side by side."""
+    return array if array.flags.c_contiguous else array.copy()
+
+
+def result(
+    out: NDArray[Any] | None,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    xp: Any,  # noqa: ANN401 - the module of the arrays
+) -> NDArray[Any]:
     """Return a new array, or `out` after a check that it can take the result."""
     if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+        return xp.empty(shape, dtype)  # type: ignore[no-any-return] # of a module of either kind
+    kind_of_array: type = xp.ndarray
+    if not isinstance(out, kind_of_array):
+        kind = "NumPy" if xp is np else "CuPy"
+        raise TypeError(f"out must be a {kind} array, got {type(out).__name__}")
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(
             f"out must have shape {shape} and type {dtype}, got {out.shape} and {out.dtype}"
         )
-    if not (out.flags.c_contiguous and out.flags.writeable):
+    if not (out.flags.c_contiguous and getattr(out.flags, "writeable", True)):
         raise ValueError("out must be C-contiguous and writeable, it is not")
     return out
 
 
 def csr(data: NDArray[Any], indptr: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Check a matrix's values and offsets; offsets are widened, so that one kernel does."""
-    data = np.ascontiguousarray(read_only("data", data, n_dims=1, dtypes=VALUES))
+    data = contiguous(read_only("data", data, n_dims=1, dtypes=VALUES))
     indptr = read_only("indptr", indptr, n_dims=1, dtypes=OFFSETS)
     if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(data):
         raise ValueError(
@@ -78,13 +98,13 @@ def csr(data: NDArray[Any], indptr: NDArray[Any]) -> tuple[NDArray[Any], NDArray
         raise ValueError(
             f"indptr must not fall, got {indptr[row]} and then {indptr[row + 1]} at row {row}"
         )
-    wide = np.ascontiguousarray(indptr, dtype=np.int64)
+    wide = contiguous(indptr).astype(np.int64, copy=False)
     return data, read_only("indptr", wide, n_dims=1, dtypes=OFFSETS)
 
 
 def column_indices(indices: NDArray[Any], n_values: int) -> NDArray[Any]:
     """Check that there is a column for each value of a matrix; not yet which columns there are."""
-    indices = np.ascontiguousarray(read_only("indices", indices, n_dims=1, dtypes=OFFSETS))
+    indices = contiguous(read_only("indices", indices, n_dims=1, dtypes=OFFSETS))
     if len(indices) != n_values:
         raise ValueError(f"indices must have one entry a value, {n_values}, got {len(indices)}")
     return indices

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.kernels._arguments import column_indices, csr, read_only, result, twins_for
+from stformat.kernels._arguments import (
+    column_indices,
+    contiguous,
+    csr,
+    read_only,
+    result,
+    twins_for,
+)
 
 __all__ = ["densify", "normalize_log1p", "normalize_log1p_inplace", "row_sums"]
 
@@ -50,7 +57,7 @@ def row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
     """
     twins = twins_for(data=data, indptr=indptr)
     data, indptr = csr(data, indptr)
-    sums = np.empty(len(indptr) - 1)
+    sums: NDArray[np.float64] = twins.xp.empty(len(indptr) - 1)
 
     def block(start: int, stop: int) -> None:
         twins.row_sums(data, indptr[start : stop + 1], sums[start:stop])
@@ -119,7 +126,7 @@ def normalize_log1p(
     data, indptr = csr(data, indptr)
     target_sum = _target_sum(target_sum)
     totals = OWN_SUMS if totals is None else _totals(totals, len(indptr) - 1)
-    normalized = result(out, (len(data),), np.dtype(np.float32))
+    normalized = result(out, (len(data),), np.dtype(np.float32), twins.xp)
 
     def block(start: int, stop: int) -> None:
         twins.normalize_log1p(
@@ -171,7 +178,7 @@ def normalize_log1p_inplace(
     """
     twins = twins_for(data=data, indptr=indptr)
     _, indptr = csr(data, indptr)
-    values = result(data, (len(data),), np.dtype(np.float32))
+    values = result(data, (len(data),), np.dtype(np.float32), twins.xp)
     target_sum = _target_sum(target_sum)
     totals = OWN_SUMS if totals is None else _totals(totals, len(indptr) - 1)
 
@@ -253,21 +260,21 @@ def densify(
     twins = twins_for(data=data, indices=indices, indptr=indptr, gene_map=gene_map)
     data, indptr = csr(data, indptr)
     indices = column_indices(indices, len(data))
-    gene_map = np.ascontiguousarray(read_only("gene_map", gene_map, n_dims=1, dtypes=(np.int64,)))
+    gene_map = contiguous(read_only("gene_map", gene_map, n_dims=1, dtypes=(np.int64,)))
     _check_gene_map(gene_map, n_out, twins.misplaced_gene(gene_map, n_out))
     starts, stops = indptr[:-1], indptr[1:]
     if target_sum is None:
         if totals is not None:
             raise ValueError("totals must come with a target_sum to scale to, got none")
         # A factor of 1 for every row.
-        target_sum, totals = 1.0, np.ones(len(starts))
+        target_sum, totals = 1.0, twins.xp.ones(len(starts))
     target_sum = _target_sum(target_sum)
     totals = OWN_SUMS if totals is None else _totals(totals, len(starts))
     if rows is not None:
         rows = _rows(rows, len(starts))
         starts, stops = _chosen(starts, rows), _chosen(stops, rows)
         totals = totals if totals is OWN_SUMS else _chosen(totals, rows)
-    dense = result(out, (len(starts), n_out), np.dtype(np.float32))
+    dense = result(out, (len(starts), n_out), np.dtype(np.float32), twins.xp)
     twin = twins.densify_log1p if log1p else twins.densify
     misplaced: list[int] = []
 
@@ -311,7 +318,7 @@ def _totals(totals: NDArray[np.float64], n_obs: int) -> NDArray[np.float64]:
     if not is_total.all():
         row = int(np.argmin(is_total))
         raise ValueError(f"totals must be finite and not negative, got {totals[row]} for row {row}")
-    return np.ascontiguousarray(totals)
+    return contiguous(totals)
 
 
 def _rows(rows: NDArray[np.int64], n_obs: int) -> NDArray[np.int64]:
@@ -327,8 +334,7 @@ def _rows(rows: NDArray[np.int64], n_obs: int) -> NDArray[np.int64]:
 def _chosen[T: np.generic](values: NDArray[T], rows: NDArray[np.int64]) -> NDArray[T]:
     """Return the values of rows, read-only as those of all rows are: one kind to compile for."""
     chosen = values[rows]
-    chosen.flags.writeable = False
-    return chosen
+    return read_only("rows", chosen, n_dims=1, dtypes=(chosen.dtype,))
 
 
 def _check_gene_map(gene_map: NDArray[np.int64], n_out: int, misplaced: int) -> None:

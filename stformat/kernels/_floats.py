@@ -99,7 +99,7 @@ def tiles_to_float(
     turns = _turns(turns, n)
     if height != width and (turns % 2 == 1).any():
         raise ValueError(f"tiles must be square to be turned by 90 degrees, got {height} x {width}")
-    floats = result(out, (n, n_c, height, width), dtype)
+    floats = result(out, (n, n_c, height, width), dtype, twins.xp)
     # float16 goes by its bits: not every compiler computes with that type.
     target = floats.view(np.uint16) if dtype == np.float16 else floats
     twin = twins.tiles_to_half if dtype == np.float16 else twins.tiles_to_float

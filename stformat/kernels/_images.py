@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.kernels._arguments import read_only, result, twins_for
+from stformat.kernels._arguments import contiguous, read_only, result, twins_for
 
 __all__ = ["downsample_2x2", "gather_tiles", "resample_tiles", "scatter_chunk"]
 
@@ -78,7 +78,7 @@ def gather_tiles[T: np.unsignedinteger[Any]](
     largest = np.iinfo(image.dtype).max
     if not 0 <= fill_value <= largest:
         raise ValueError(f"fill_value must be between 0 and {largest}, got {fill_value}")
-    tiles = result(out, (len(windows), image.shape[0], tile_px, tile_px), image.dtype)
+    tiles = result(out, (len(windows), image.shape[0], tile_px, tile_px), image.dtype, twins.xp)
 
     def block(start: int, stop: int) -> None:
         twins.gather_tiles(image, windows[start:stop], fill_value, tiles[start:stop])
@@ -138,14 +138,14 @@ def scatter_chunk[T: np.unsignedinteger[Any]](  # noqa: PLR0917 - where, what, w
     twins = twins_for(chunk=chunk, windows=windows, which=which, out=out)
     chunk = read_only("chunk", chunk, n_dims=3, dtypes=SAMPLES)
     windows = _windows(windows)
-    which = np.ascontiguousarray(read_only("which", which, n_dims=1, dtypes=(np.int64,)))
+    which = contiguous(read_only("which", which, n_dims=1, dtypes=(np.int64,)))
     if len(which) != len(windows):
         raise ValueError(f"which must name a tile a window, {len(windows)}, got {len(which)}")
     if min(top, left) < 0:
         raise ValueError(f"top and left must be at least 0, got {top} and {left}")
     if out.ndim != 4 or out.shape[2] != out.shape[3]:
         raise ValueError(f"out must have shape (n, c, tile_px, tile_px), got {out.shape}")
-    result(out, (len(out), chunk.shape[0], *out.shape[2:]), chunk.dtype)
+    result(out, (len(out), chunk.shape[0], *out.shape[2:]), chunk.dtype, twins.xp)
     position = twins.scatter_chunk(chunk, top, left, windows, which, out)
     if position >= 0:
         raise ValueError(
@@ -223,7 +223,7 @@ def resample_tiles[T: np.unsignedinteger[Any]](
             f"source must have windows of {edge} x {edge} pixels for tile_px {tile_px} and step "
             f"{step}, got shape {source.shape}"
         )
-    tiles = result(out, (*source.shape[:2], tile_px, tile_px), source.dtype)
+    tiles = result(out, (*source.shape[:2], tile_px, tile_px), source.dtype, twins.xp)
     twin = twins.resample_coarser if step > UNIT_STEP else twins.resample_finer
 
     def block(start: int, stop: int) -> None:
@@ -263,7 +263,8 @@ def downsample_2x2[T: np.unsignedinteger[Any]](image: NDArray[T]) -> NDArray[T]:
     twins = twins_for(image=image)
     image = read_only("image", image, n_dims=3, dtypes=SAMPLES)
     n_c, height, width = image.shape
-    halved = np.empty((n_c, (height + 1) // 2, (width + 1) // 2), image.dtype)
+    shape = (n_c, (height + 1) // 2, (width + 1) // 2)
+    halved: NDArray[T] = twins.xp.empty(shape, image.dtype)
 
     def block(start: int, stop: int) -> None:
         twins.downsample_2x2(image, start, stop, halved)
@@ -278,7 +279,7 @@ def _windows(windows: NDArray[np.int64]) -> NDArray[np.int64]:
         raise ValueError(
             f"windows must have shape (n, 2) with columns (left, top), got {windows.shape}"
         )
-    return np.ascontiguousarray(windows)
+    return contiguous(windows)
 
 
 def _tiles_in_block(tiles: NDArray[Any]) -> int:

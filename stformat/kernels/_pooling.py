@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.kernels._arguments import column_indices, csr, read_only, twins_for
+from stformat.kernels._arguments import column_indices, contiguous, csr, read_only, twins_for
 
 __all__ = ["pool_bins"]
 
@@ -80,7 +80,7 @@ def pool_bins(
     offset_type = indptr.dtype
     data, indptr = csr(data, indptr)
     indices = column_indices(indices, len(data))
-    group = twins.xp.ascontiguousarray(read_only("group", group, n_dims=1, dtypes=(np.int64,)))
+    group = contiguous(read_only("group", group, n_dims=1, dtypes=(np.int64,)))
     if n_groups < 0:
         raise ValueError(f"n_groups must be at least 0, got {n_groups}")
     if len(group) != len(indptr) - 1:

@@ -62,7 +62,7 @@ def assert_within_one_ulp(actual, expected):
 
 @compiled
 @given(matrices())
-def test_row_sums_are_their_definition(matrix):
+def test_row_sums_are_their_definition(kernels, matrix):
     data, _, indptr, _ = matrix
     expected = np.empty(len(indptr) - 1)
     _reference.row_sums(data, indptr, expected)
@@ -78,13 +78,13 @@ def test_sums_of_counts_are_exact(matrix):
     assert sums.tolist() == exact
 
 
-def test_sums_of_large_counts_are_exact():
+def test_sums_of_large_counts_are_exact(kernels):
     data = np.array([2**31 - 1] * 3 + [2**52, 1], np.int64)
     sums = kernels.row_sums(data, np.array([0, 3, 5]))
     assert sums.tolist() == [3 * (2**31 - 1), 2**52 + 1]
 
 
-def test_order_of_a_sum_of_fractions_by_hand():
+def test_order_of_a_sum_of_fractions_by_hand(kernels):
     # 1e16 + 1 drops the 1, but the two land in different lanes and meet last.
     data = np.zeros(65)
     data[0], data[1], data[64] = 1e16, 1.0, -1e16
@@ -93,7 +93,7 @@ def test_order_of_a_sum_of_fractions_by_hand():
 
 @compiled
 @given(matrices(), targets, st.booleans())
-def test_normalize_is_its_definition(matrix, target_sum, has_totals):
+def test_normalize_is_its_definition(kernels, matrix, target_sum, has_totals):
     data, _, indptr, _ = matrix
     totals = np.arange(len(indptr) - 1) * 1234.5 if has_totals else None
     expected = np.empty(len(data), np.float32)
@@ -108,7 +108,7 @@ def test_normalize_is_its_definition(matrix, target_sum, has_totals):
 
 @compiled
 @given(matrices([np.float32]), targets, st.booleans())
-def test_in_place_gives_the_same_bits(matrix, target_sum, has_totals):
+def test_in_place_gives_the_same_bits(kernels, matrix, target_sum, has_totals):
     data, _, indptr, _ = matrix
     totals = np.arange(len(indptr) - 1) * 1234.5 if has_totals else None
     values = data.copy()
@@ -127,7 +127,7 @@ def test_normalize_definition_by_hand():
     assert normalized.tolist() == [np.float32(math.log1p(0.5)), np.float32(math.log1p(1.5)), 0.0]
 
 
-def test_log1p_over_its_whole_range():
+def test_log1p_over_its_whole_range(kernels):
     """Every binade of float64, and the neighbours of where the exponent changes."""
     binades = np.ldexp(1.0, np.arange(-1074, 1024))
     steps = (np.ldexp(1.0, np.arange(0, 60)) * math.sqrt(2)) - 1
@@ -144,7 +144,7 @@ def test_log1p_over_its_whole_range():
 
 
 @pytest.mark.parametrize("value", [-1e-3, -1.0, -3.0, np.nan, np.inf, -np.inf])
-def test_what_is_no_count_gives_nan(value):
+def test_what_is_no_count_gives_nan(kernels, value):
     data, indptr = np.array([value, 2.0], np.float32), np.array([0, 2])
     totals = np.ones(1)
     expected = np.empty(2, np.float32)
@@ -169,8 +169,14 @@ def gene_maps(draw, n_vars):
 
 
 @compiled
-@given(matrices(DENSIFIED, DENSIFIED), st.none() | targets, st.booleans(), st.booleans(), st.data())
-def test_densify_is_its_definition(matrix, target_sum, log1p, has_totals, data_of):
+@given(
+    matrices(DENSIFIED, DENSIFIED),
+    st.none() | targets,
+    st.tuples(st.booleans(), st.booleans()),
+    st.data(),
+)
+def test_densify_is_its_definition(kernels, matrix, target_sum, flags, data_of):
+    log1p, has_totals = flags
     data, indices, indptr, n_vars = matrix
     gene_map, n_out = data_of.draw(gene_maps(n_vars))
     n_obs = len(indptr) - 1
@@ -210,7 +216,7 @@ def test_densify_is_its_definition(matrix, target_sum, log1p, has_totals, data_o
 
 @compiled
 @given(matrices(DENSIFIED, DENSIFIED), targets)
-def test_densify_gives_the_bits_of_normalize(matrix, target_sum):
+def test_densify_gives_the_bits_of_normalize(kernels, matrix, target_sum):
     data, indices, indptr, n_vars = matrix
     dense = kernels.densify(
         data,
@@ -226,7 +232,7 @@ def test_densify_gives_the_bits_of_normalize(matrix, target_sum):
     np.testing.assert_array_equal(dense[row, indices].view(np.int32), normalized.view(np.int32))
 
 
-def test_densify_equals_scipy():
+def test_densify_equals_scipy(kernels):
     rng = np.random.default_rng(5)
     matrix = sparse.random_array((40, 30), density=0.3, format="csr", rng=rng, dtype=np.float64)
     matrix.data = np.ceil(matrix.data * 50)
@@ -311,7 +317,7 @@ def test_wrong_arguments_are_named(call, error, message):
         call()
 
 
-def test_in_place_refuses_what_it_cannot_write_to():
+def test_in_place_refuses_what_it_cannot_write_to(kernels):
     values = np.ones(3, np.float32)
     values.flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):

@@ -62,7 +62,7 @@ def defined(tiles, *, mean, std, scale, flips, turns, dtype):
 
 @compiled
 @given(requests())
-def test_floats_are_their_definition(request):
+def test_floats_are_their_definition(kernels, request):
     tiles, arguments = request
     floats = kernels.tiles_to_float(tiles, **arguments)
     expected = defined(tiles, **arguments)
@@ -73,7 +73,7 @@ def test_floats_are_their_definition(request):
 
 @compiled
 @given(requests())
-def test_floats_are_close_to_the_formula(request):
+def test_floats_are_close_to_the_formula(kernels, request):
     tiles, arguments = request
     arguments = arguments | {"flips": None, "turns": None, "dtype": np.float32}
     n_c = tiles.shape[1]
@@ -90,7 +90,7 @@ def test_floats_are_close_to_the_formula(request):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("edge", [1, 4, 7, 32])
-def test_every_flip_and_turn_is_its_definition(edge, dtype):
+def test_every_flip_and_turn_is_its_definition(kernels, edge, dtype):
     rng = np.random.default_rng(3)
     tiles = rng.integers(0, 256, (16, 2, edge, edge), dtype=np.uint8)
     arguments = {
@@ -118,7 +118,7 @@ def test_floats_definition_by_hand():
         assert floats[0, 0].tolist() == expected
 
 
-def test_every_half_and_every_tie_between_halves():
+def test_every_half_and_every_tie_between_halves(kernels):
     # The exact middle of two neighbouring float16, and its neighbours in float32.
     half = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
     middle = (half[1:] + half[:-1]) / 2
@@ -134,7 +134,7 @@ def test_every_half_and_every_tie_between_halves():
     np.testing.assert_array_equal(floats.ravel(), expected)
 
 
-def test_floats_take_any_strides_and_write_to_out():
+def test_floats_take_any_strides_and_write_to_out(kernels):
     tiles = np.random.default_rng(0).integers(0, 256, (3, 9, 10, 4), dtype=np.uint8)
     planar = tiles.transpose(0, 3, 1, 2)
     out = np.empty((3, 4, 9, 10), np.float32)

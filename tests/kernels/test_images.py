@@ -32,7 +32,7 @@ def windows_near(side):
 
 @compiled
 @given(images(), windows_near(12), st.integers(1, 20), st.sampled_from([0, 255]))
-def test_gather_is_its_definition(image, windows, tile_px, fill_value):
+def test_gather_is_its_definition(kernels, image, windows, tile_px, fill_value):
     expected = np.empty((len(windows), len(image), tile_px, tile_px), image.dtype)
     _reference.gather_tiles(image, windows, fill_value, expected)
     tiles = kernels.gather_tiles(image, windows, tile_px, fill_value=fill_value)
@@ -47,7 +47,7 @@ def test_gather_definition_by_hand():
     assert tiles[:, 0].tolist() == [[[2, 3], [5, 6]], [[6, 9], [9, 9]], [[9, 9], [9, 9]]]
 
 
-def test_gather_takes_any_strides_and_writes_to_out():
+def test_gather_takes_any_strides_and_writes_to_out(kernels):
     image = np.random.default_rng(0).integers(0, 256, (9, 10, 3), dtype=np.uint8)
     planar = image.transpose(2, 0, 1)
     windows = np.array([[2, 1], [-1, 8]])
@@ -60,8 +60,9 @@ def test_gather_takes_any_strides_and_writes_to_out():
 
 
 @compiled
-@given(images(), st.integers(0, 9), st.integers(0, 9), windows_near(15), st.data())
-def test_scatter_is_its_definition(chunk, top, left, windows, data):
+@given(images(), st.tuples(st.integers(0, 9), st.integers(0, 9)), windows_near(15), st.data())
+def test_scatter_is_its_definition(kernels, chunk, corner, windows, data):
+    top, left = corner
     n_tiles, tile_px = len(windows) + 1, data.draw(st.integers(1, 9))
     which = np.array(data.draw(st.permutations(range(n_tiles)))[: len(windows)], np.int64)
     expected = np.full((n_tiles, len(chunk), tile_px, tile_px), 77, chunk.dtype)
@@ -73,7 +74,9 @@ def test_scatter_is_its_definition(chunk, top, left, windows, data):
 
 @compiled
 @given(images(max_side=20), windows_near(20), st.integers(1, 9), st.integers(1, 7))
-def test_chunks_scattered_make_the_tiles_that_are_gathered(image, windows, tile_px, chunk_px):
+def test_chunks_scattered_make_the_tiles_that_are_gathered(
+    kernels, image, windows, tile_px, chunk_px
+):
     tiles = np.full((len(windows), len(image), tile_px, tile_px), 3, image.dtype)
     every = np.arange(len(windows))
     for top in range(0, image.shape[1], chunk_px):
@@ -87,7 +90,7 @@ def test_chunks_scattered_make_the_tiles_that_are_gathered(image, windows, tile_
 
 @compiled
 @given(images(max_side=17))
-def test_downsample_is_its_definition(image):
+def test_downsample_is_its_definition(kernels, image):
     n_c, height, width = image.shape
     expected = np.empty((n_c, -(-height // 2), -(-width // 2)), image.dtype)
     _reference.downsample_2x2(image, expected)
@@ -121,7 +124,7 @@ def resampling(draw, steps, max_px):
 
 @compiled
 @given(resampling(steps_coarser, 5))
-def test_resample_coarser_is_its_definition(case):
+def test_resample_coarser_is_its_definition(kernels, case):
     source, tile_px, step = case
     expected = np.empty((*source.shape[:2], tile_px, tile_px), source.dtype)
     _reference.resample_coarser(source, step, expected)
@@ -132,7 +135,7 @@ def test_resample_coarser_is_its_definition(case):
 
 @compiled
 @given(resampling(steps_finer, 12))
-def test_resample_finer_is_its_definition(case):
+def test_resample_finer_is_its_definition(kernels, case):
     source, tile_px, step = case
     expected = np.empty((*source.shape[:2], tile_px, tile_px), source.dtype)
     _reference.resample_finer(source, step, expected)
@@ -154,7 +157,7 @@ def exact_mean(pixels, step, row, col):
 
 @compiled
 @given(resampling(st.integers(65537, 400_000) | st.just(1 << 23), 2))
-def test_resample_coarser_equals_unbounded_integers(case):
+def test_resample_coarser_equals_unbounded_integers(kernels, case):
     source, tile_px, step = case
     tiles = kernels.resample_tiles(source, tile_px=tile_px, step=step)
     for tile, windows in zip(tiles[:, 0], source[:, 0].tolist(), strict=True):
@@ -176,7 +179,7 @@ def test_division_is_exact_where_floats_are_not(step, data):
     assert divided.tolist() == [(total + area // 2) // area for total in totals]
 
 
-def test_resample_coarser_rounds_halves_up():
+def test_resample_coarser_rounds_halves_up(kernels):
     # 98 of 196 pixels one higher: mean k + 1/2; one less, and it is below.
     level = np.arange(2000, dtype=np.uint16)
     source = np.repeat(level, 196).reshape(-1, 1, 14, 14)
@@ -205,7 +208,7 @@ def test_resample_finer_definition_by_hand():
     assert tiles[0, 0].tolist() == [[75, 125, 175, 160]] * 4
 
 
-def test_resample_finer_of_a_constant_is_the_constant():
+def test_resample_finer_of_a_constant_is_the_constant(kernels):
     source = np.full((1, 1, 4, 4), 65535, np.uint16)
     tiles = kernels.resample_tiles(source, tile_px=5, step=29_127)
     assert (tiles == 65535).all()

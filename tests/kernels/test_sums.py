@@ -35,8 +35,9 @@ def matrices(draw, columns=COLUMNS):
     return data, indices, indptr, n_vars
 
 
-def in_blocks(data, indices, indptr, n_vars, cuts):
+def in_blocks(kernels, matrix, cuts):
     """Moments of blocks of rows, one after the other."""
+    data, indices, indptr, n_vars = matrix
     state = None
     for start, stop in zip([0, *cuts], [*cuts, len(indptr) - 1], strict=True):
         values = slice(indptr[start], indptr[stop])
@@ -50,7 +51,7 @@ def in_blocks(data, indices, indptr, n_vars, cuts):
 def test_moments_are_their_definition_whatever_the_blocks(matrix, cuts):
     data, indices, indptr, n_vars = matrix
     n_rows = len(indptr) - 1
-    moments = in_blocks(*matrix, sorted(cut % (n_rows + 1) for cut in cuts))
+    moments = in_blocks(kernels, matrix, sorted(cut % (n_rows + 1) for cut in cuts))
     assert moments.n_obs == n_rows
     if data.dtype.kind == "f":
         sums, squares = np.zeros(n_vars), np.zeros(n_vars)
@@ -66,8 +67,9 @@ def test_moments_are_their_definition_whatever_the_blocks(matrix, cuts):
     assert (moments.squares[1] < 2**32).all()
 
 
+@compiled
 @given(matrices(WHOLE))
-def test_moments_of_counts_are_correctly_rounded(matrix):
+def test_moments_of_counts_are_correctly_rounded(kernels, matrix):
     data, indices, indptr, n_vars = matrix
     moments = kernels.gene_moments(*matrix)
     n = len(indptr) - 1
@@ -81,8 +83,9 @@ def test_moments_of_counts_are_correctly_rounded(matrix):
             assert moments.variance[gene] == float(centred / (n - 1))
 
 
+@compiled
 @given(matrices())
-def test_moments_equal_numpy(matrix):
+def test_moments_equal_numpy(kernels, matrix):
     data, indices, indptr, n_vars = matrix
     n = len(indptr) - 1
     moments = kernels.gene_moments(*matrix)
@@ -98,7 +101,7 @@ def test_moments_equal_numpy(matrix):
     assert (error <= 3 * (n + 1) * 2**-52 * scale * n / (n - 1)).all()
 
 
-def test_moments_of_the_largest_counts_are_exact():
+def test_moments_of_the_largest_counts_are_exact(kernels):
     largest = 2**32 - 1
     data, columns = np.array([largest, -largest, largest]), np.array([1, 0, 1])
     moments = kernels.gene_moments(data, columns, np.array([0, 2, 3]), 2)
@@ -106,7 +109,7 @@ def test_moments_of_the_largest_counts_are_exact():
     assert moments.variance.tolist() == [largest**2 / 2, 0.0]
 
 
-def test_moments_do_not_depend_on_the_order_of_rows_of_counts():
+def test_moments_do_not_depend_on_the_order_of_rows_of_counts(kernels):
     rng = np.random.default_rng(2)
     matrix = sparse.random_array((300, 40), density=0.4, format="csr", rng=rng)
     matrix.data = rng.integers(1, 2**31, len(matrix.data))
@@ -117,7 +120,7 @@ def test_moments_do_not_depend_on_the_order_of_rows_of_counts():
     np.testing.assert_array_equal(first.variance, second.variance)
 
 
-def test_state_is_not_changed():
+def test_state_is_not_changed(kernels):
     block = np.array([3], np.int32), np.array([0]), np.array([0, 1]), 1
     state = kernels.gene_moments(*block)
     kernels.gene_moments(*block, state=state)
@@ -135,7 +138,7 @@ def groupings(draw, columns=COLUMNS):
 
 @compiled
 @given(groupings())
-def test_pooling_is_its_definition(case):
+def test_pooling_is_its_definition(kernels, case):
     data, indices, indptr, n_vars, group, n_groups = case
     expected = _reference.pool_bins(data, indices, indptr, group, n_groups, n_vars)
     pooled = kernels.pool_bins(data, indices, indptr, group, n_groups)
@@ -145,8 +148,9 @@ def test_pooling_is_its_definition(case):
     assert (pooled[1].dtype, pooled[2].dtype) == (indices.dtype, indptr.dtype)
 
 
+@compiled
 @given(groupings(WHOLE))
-def test_pooling_equals_a_product_of_matrices(case):
+def test_pooling_equals_a_product_of_matrices(kernels, case):
     data, indices, indptr, n_vars, group, n_groups = case
     rows = np.flatnonzero(group >= 0)
     chosen = sparse.csr_array(
@@ -175,14 +179,14 @@ ONE_COLUMN = np.zeros(3, np.int32), np.array([0, 1, 2, 3])
     "values",
     [[2**30, 2**30, 0], [-(2**31), 0, -1], [2**40, -(2**40), 0], [2**62, 2**62, 2**63 - 1]],
 )
-def test_pooled_sums_beyond_int32_are_refused(values):
+def test_pooled_sums_beyond_int32_are_refused(kernels, values):
     data, group = np.array(values), np.array([1, 1, 1])
     with pytest.raises(OverflowError, match="int32, those of group 1"):
         kernels.pool_bins(data, *ONE_COLUMN, group, 2)
     assert _reference.pool_bins(data, *ONE_COLUMN, group, 2, 1)[3] == 1
 
 
-def test_pooled_sums_at_the_edges_of_int32_are_kept():
+def test_pooled_sums_at_the_edges_of_int32_are_kept(kernels):
     data = np.array([2**31 - 2, 1, -(2**31)])
     pooled = kernels.pool_bins(data, *ONE_COLUMN, np.array([0, 0, 1]), 2)
     assert pooled[0].tolist() == [2**31 - 1, -(2**31)]
