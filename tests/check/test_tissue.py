@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stformat.check.tissue import SmallImage, find_tissue, otsu_threshold
+from stformat.check.tissue import SmallImage, TissueMask, find_tissue, otsu_threshold
 
 
 def small_image(pixels: np.ndarray, *, downsample: int = 2) -> SmallImage:
@@ -87,6 +87,13 @@ def test_holes_smaller_than_a_spot_are_tissue():
     pixels[:, 30:33, 40:43] = 240
     assert find_tissue(small_image(pixels), radius_px=9.0).is_tissue[31, 41]
     assert not find_tissue(small_image(pixels), radius_px=1.0).is_tissue[31, 41]
+
+
+def test_there_is_no_tissue_outside_the_image():
+    mask = TissueMask(is_tissue=np.ones((10, 20), dtype=bool), downsample=2)
+    outside = np.array([[-0.1, 5.0], [5.0, -0.1], [40.0, 5.0], [5.0, 20.0]])
+    assert mask.share_on_tissue(outside) == 0
+    assert mask.share_on_tissue(np.array([[0.0, 0.0], [39.9, 19.9]])) == 1
 
 
 def test_a_blank_image_has_no_mask():
