@@ -143,6 +143,16 @@ def test_log1p_over_its_whole_range(kernels):
     assert np.count_nonzero(actual != expected) <= len(values) // 1000
 
 
+def test_log1p_is_correctly_rounded_but_for_one_in_a_million(kernels):
+    rng = np.random.default_rng(7)
+    values = np.concatenate([rng.random(200_000) * 9, 10.0 ** rng.uniform(-9, 9, 200_000)])
+    expected = np.log1p(values).astype(np.float32)
+    actual = kernels.normalize_log1p(
+        values, np.array([0, len(values)]), target_sum=1.0, totals=np.ones(1)
+    )
+    assert np.count_nonzero(actual != expected) <= 4
+
+
 @pytest.mark.parametrize("value", [-1e-3, -1.0, -3.0, np.nan, np.inf, -np.inf])
 def test_what_is_no_count_gives_nan(kernels, value):
     data, indptr = np.array([value, 2.0], np.float32), np.array([0, 2])
