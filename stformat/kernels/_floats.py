@@ -48,7 +48,7 @@ def tiles_to_float(
         dimension stands for column 0.
     turns : (n,) ndarray of integers, optional
         Quarter turns of each tile counter-clockwise as it is displayed, y down; any integer, after
-        mirroring.
+        mirroring. `flips` and `turns` are NumPy arrays, also for tiles on a GPU.
     dtype : {float32, float16}, default: float32
         Type of the result.
     out : (n, n_c, n_y, n_x) ndarray, optional
