@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from stformat.errors import Problem, StoreError, StoreWriteError
 from stformat.metadata import strict_json
 
-__all__ = ["consolidate", "refusals_of", "write_document", "write_group"]
+__all__ = ["consolidate", "refusals_of", "uninterrupted", "write_document", "write_group"]
 
 _REMEDIES = {
     errno.ENOSPC: "free space on its file system",
@@ -88,6 +89,26 @@ def write_group(directory: Path, attributes: Mapping[str, Any] | None = None) ->
     )
 
 
+def uninterrupted(write: Callable[[], object]) -> None:
+    """Let zarr write, to its end even if the caller is interrupted meanwhile.
+
+    zarr writes in threads of its own. An interrupt ends the wait for them, not them: they would
+    go on to write into a directory that is being removed.
+
+    Parameters
+    ----------
+    write : callable
+        Called once, in a thread that signals do not reach.
+
+    Raises
+    ------
+    BaseException
+        What `write` raised, or the interrupt, once `write` has ended.
+    """
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(write).result()
+
+
 def consolidate(root: Path) -> None:
     """Copy the metadata of every group and array below `root` into its zarr.json.
 
@@ -108,4 +129,4 @@ def consolidate(root: Path) -> None:
             r"Consolidated metadata is currently not part in the Zarr format 3",
         ):
             warnings.filterwarnings("ignore", message=message, category=ZarrUserWarning)
-        zarr.consolidate_metadata(str(root), zarr_format=3)
+        uninterrupted(lambda: zarr.consolidate_metadata(str(root), zarr_format=3))

@@ -7,6 +7,7 @@ spec/stformat-0.1.md, "Tables".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stformat.metadata import anndata_zarr, spatialdata_zarr
 from stformat.model import Genes, Progress, ProgressEvent, Table, silent
 from stformat.store import layout
 from stformat.store.counts_writer import CountsSummary, write_counts
-from stformat.store.nodes import refusals_of, write_group
+from stformat.store.nodes import refusals_of, uninterrupted, write_group
 from stformat.store.shard import ZSTD_LEVEL
 from stformat.store.vector_writer import write_vector
 
@@ -229,4 +230,6 @@ def _write_elements(directory: Path, elements: Mapping[str, Any]) -> None:
     ):
         group = zarr.open_group(str(directory), mode="r+")
         for name, element in elements.items():
-            anndata.io.write_elem(group, name, element, dataset_kwargs=_ARRAY_OPTIONS)
+            uninterrupted(
+                partial(anndata.io.write_elem, group, name, element, dataset_kwargs=_ARRAY_OPTIONS)
+            )

@@ -203,6 +203,8 @@ def attempt(task, arguments):
         return {"error": type(error).__name__, "text": str(error)}, 3
     except SystemExit as error:
         return {"error": "SystemExit", "text": str(error)}, error.code or 0
+    except KeyboardInterrupt:  # before the command line listens, as the system would have it
+        return {"error": "KeyboardInterrupt", "text": ""}, 130
     except BaseException as error:  # noqa: BLE001 - whatever it is, the test must hear of it
         return {"error": type(error).__name__, "text": str(error)}, 1
     finally:

@@ -3,12 +3,20 @@
 import errno
 import json
 import os
+import threading
+from concurrent.futures import Future
 
 import pytest
 import zarr
 
 from stformat.errors import CorruptStoreError, Problem, StoreWriteError
-from stformat.store.nodes import consolidate, refusals_of, write_document, write_group
+from stformat.store.nodes import (
+    consolidate,
+    refusals_of,
+    uninterrupted,
+    write_document,
+    write_group,
+)
 
 
 def test_zarr_opens_a_written_group(tmp_path):
@@ -67,3 +75,26 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreWriteError):
         write_document(tmp_path / "file" / "group", {})
+
+
+def test_an_interrupt_waits_until_a_write_has_ended(tmp_path, monkeypatch):
+    interrupted = threading.Event()
+
+    def write():
+        assert interrupted.wait(10)
+        for number in range(100):
+            (tmp_path / str(number)).write_bytes(b"late")
+
+    def interrupt(_future):
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Future, "result", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        uninterrupted(write)
+    assert len(list(tmp_path.iterdir())) == 100
+
+
+def test_what_a_write_raises_is_passed_on():
+    with pytest.raises(ZeroDivisionError):
+        uninterrupted(lambda: 1 // 0)
