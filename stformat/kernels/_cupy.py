@@ -408,7 +408,7 @@ class CudaTwins:
         return self._found(first_bad)
 
     def _not_found(self) -> Array:
-        return self.xp.full(1, NOT_FOUND, np.uint64)
+        return self.xp.asarray(np.full(1, NOT_FOUND, np.uint64))
 
     @staticmethod
     def _found(first_bad: Array) -> int:

@@ -120,7 +120,7 @@ def kernels(request):
     """The public functions, over each kind of twins."""
     if request.param == "gpu":
         cupy = pytest.importorskip("cupy", reason="needs CuPy: uv sync --extra gpu")
-        if cupy.cuda.runtime.getDeviceCount() == 0:
+        if not cupy.is_available():
             pytest.skip("needs an NVIDIA GPU and its driver: nvidia-smi lists none")
         yield OnGpu(cupy)
         return
