@@ -45,29 +45,37 @@ def open_image(
         The image file. Its format is told by its bytes, never by its name.
     scratch : Path or None
         Directory for pieces of the image that are too large for memory: a whole JPEG or PNG, or a
-        TIFF strip or tile, of more than 64 MiB, compressed or decoded, and a row of TIFF tiles of
-        more than 128 MiB. The files there have no name and vanish with the process. None takes
-        the system's directory for temporary files.
+        TIFF strip or tile, of more than 64 MiB, compressed or decoded, a row of TIFF tiles of more
+        than 128 MiB, and a band of more than 256 MiB. The files there have no name and vanish with
+        the process. None takes the system's directory for temporary files.
     max_pixels : int
         Most pixels that the image may declare, checked before anything is allocated.
     stain : {"he", "if"}
-        Brightfield, whose background is white, or fluorescence, whose background is black.
+        Brightfield, one plane whose background is white, or fluorescence, whose background is
+        black and whose planes of equal size are channels.
 
     Returns
     -------
     Image
         Full resolution only: of a TIFF the largest page, which is the first one in every common
         layout; smaller pages and sub-IFDs are never read. Pixels are as stored: the orientation
-        tag is recorded, not applied; 16-bit samples stay uint16. RGB gives channels ``("r", "g",
-        "b")``, grayscale ``("intensity",)``; an alpha channel is dropped and noted as
-        ``image.alpha-dropped``. YCbCr in JPEG is converted to RGB as libjpeg does it.
+        tag is recorded, not applied; 16-bit samples stay uint16. What is stored in another way
+        than as gray or RGB of 8 or 16 bits follows the rules of `_image_tiff_kind`; an alpha
+        channel is dropped. `notes` says what was changed: ``image.alpha-dropped``,
+        ``image.samples-dropped``, ``image.palette-applied``, ``image.scaled-to-8-bits``,
+        ``image.inverted``. YCbCr in JPEG is converted to RGB as libjpeg does it.
+
+        RGB gives channels ``("r", "g", "b")``, one of gray ``("intensity",)``. Several planes of
+        fluorescence are in the order of OME-XML, else of the file, named by OME-XML or by the tag
+        PageName, else ``("ch0", "ch1", ...)``.
 
     Raises
     ------
     ImageError
-        If the file is no image, is truncated or corrupt, is of a kind that is not read (palette,
-        1-bit, CMYK, Lab, floating point, JPEG 2000, several planes), or declares more pixels than
-        allowed or than its bytes can hold. Reading bands raises it for what only decoding finds.
+        If the file is no image, is truncated or corrupt, is of a kind that is not read (CMYK, Lab,
+        floating point, negative samples, several focal planes or time points, several planes of
+        brightfield, slides in other formats), or declares more pixels than allowed or than its
+        bytes can hold. Reading bands raises it for what only decoding finds.
     StoreWriteError
         While bands are read, if the scratch directory is full.
 

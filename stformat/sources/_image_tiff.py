@@ -129,6 +129,8 @@ def parse_tiff(file: InputFile, *, max_pixels: int, stain: Literal["he", "if"]) 
     try:
         with (
             _without_log_lines(),
+            # Numbers of a damaged tag may overflow where tifffile compares them.
+            np.errstate(all="ignore"),
             file.stream() as stream,
             # The two formats that would make tifffile look at other files in the same directory.
             tifffile.TiffFile(stream, name=file.name, is_ome=False, is_ndtiff=False) as tiff,

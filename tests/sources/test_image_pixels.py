@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from stformat.errors import ImageError
-from stformat.sources import _image_tiff
+from stformat.sources import _image_file, _image_tiff, _segments
 from stformat.sources._image import open_image
 from stformat.sources._image_tiff_samples import YcbcrCoding, ycbcr_to_rgb
 
@@ -157,11 +158,12 @@ def test_gray_of_few_bits_is_scaled_exactly(tmp_path, bits, photometric):
     assert codes(image)[0] == "image.scaled-to-8-bits"
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
+@pytest.mark.parametrize(
+    ("dtype", "compression"),
+    [(np.uint8, None), (np.uint8, "zlib"), (np.uint8, "jpeg"), (np.uint16, None),
+     (np.uint16, "zlib")],
+)  # fmt: skip
 def test_min_is_white_is_inverted(tmp_path, dtype, compression):
-    if compression == "jpeg" and dtype is np.uint16:
-        pytest.skip("JPEG has 8 bits")
     path = tmp_path / "a.tif"
     stored = smooth(40, 50, 1, dtype)[:, :, 0]
     tifffile.imwrite(path, stored, photometric="miniswhite", compression=compression, tile=(16, 32))
@@ -221,6 +223,79 @@ def test_a_transparent_palette_png(tmp_path):
     image, pixels = read(path)
     np.testing.assert_array_equal(pixels, np.asarray(picture.convert("RGB")))
     assert codes(image) == ["image.palette-applied", "image.alpha-dropped"]
+
+
+ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+         (1, 0, 2, 1))  # fmt: skip
+
+
+def write_interlaced_png(path, pixels, bits, colour, *chunks):
+    """Write the seven passes, for which no encoder at hand has an option."""
+    height, width, samples = pixels.shape
+    rows = b""
+    for top, left, down, across in ADAM7:
+        for row in pixels[top::down, left::across]:
+            spread = np.unpackbits(row.reshape(-1, 1).view(np.uint8), axis=1)[:, -bits:]
+            line = row.astype(">u2").tobytes() if bits == 16 else np.packbits(spread).tobytes()
+            rows += b"\0" * bool(line) + line
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 1)
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]:
+        content += struct.pack(">I", len(data)) + kind + data
+        content += struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content)
+    assert samples == {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour"), [(1, 0), (2, 0), (4, 0), (8, 0), (16, 0), (8, 2), (16, 2), (8, 4), (8, 6)]
+)
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (37, 29)])
+def test_interlaced_png(tmp_path, bits, colour, size):
+    path = tmp_path / "a.png"
+    samples = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    dtype = np.uint16 if bits == 16 else np.uint8
+    pixels = np.random.default_rng(bits).integers(0, 2**bits, (*size, samples), dtype)
+    write_interlaced_png(path, pixels, bits, colour)
+    scaled = pixels * (255 // (2**bits - 1)) if bits < 8 else pixels
+    np.testing.assert_array_equal(read(path)[1], scaled[:, :, : 1 if samples < 3 else 3])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_interlaced_png_with_a_palette(tmp_path, bits):
+    path = tmp_path / "a.png"
+    rng = np.random.default_rng(bits)
+    colours = rng.integers(0, 256, (2**bits, 3), np.uint8)
+    indices = rng.integers(0, 2**bits, (37, 29, 1), np.uint8)
+    write_interlaced_png(path, indices, bits, 3, (b"PLTE", colours.tobytes()))
+    np.testing.assert_array_equal(read(path)[1], colours[indices[:, :, 0]])
+
+
+@pytest.mark.parametrize(("bits", "colour"), [(4, 2), (2, 4), (16, 3), (3, 0), (8, 5)])
+def test_png_of_bits_and_colours_that_do_not_go_together(tmp_path, bits, colour):
+    path = tmp_path / "a.png"
+    pixels = np.zeros((5, 5, {2: 3, 4: 2}.get(colour, 1)), np.uint16 if bits == 16 else np.uint8)
+    header = {5: 0}.get(colour, colour)
+    write_interlaced_png(path, pixels, bits, header)
+    content = bytearray(path.read_bytes())
+    content[25] = colour
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    path.write_bytes(content)
+    assert refusal(path).code == "image.corrupt"
+
+
+def test_a_band_too_large_for_memory_is_on_disk(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    pixels = smooth(60, 80, 3)
+    tifffile.imwrite(path, pixels, photometric="rgb")
+    monkeypatch.setattr(_segments, "_BAND_LIMIT", 1000)
+    made = []
+    real = _image_file._scratch_map
+    monkeypatch.setattr(
+        _image_file, "_scratch_map", lambda n, where: made.append(n) or real(n, where)
+    )
+    np.testing.assert_array_equal(read(path, scratch=tmp_path)[1], pixels)
+    assert made == [7 * 80 * 3, 60 * 80 * 3]
 
 
 def ycbcr_blocks(ycbcr, across, down):
