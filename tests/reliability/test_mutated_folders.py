@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.counts(100, 1000, 20_000)
+@pytest.mark.counts(200, 1000, 20_000)
 def test_damaged_folders_end_well_or_typed(n, tmp_path):
     """Each case in < 512 MiB and < 5 s of processor time, or the process does not survive it."""
     child = subprocess.run(
