@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from stformat.kernels._numba._compile import Array, compiled, inlined
 
@@ -13,6 +17,41 @@ FAR = 1 << 40
 @inlined
 def _clamped(position: int) -> int:
     return min(max(position, -FAR), FAR)
+
+
+@intrinsic
+def _memory_copy(_typing: Any, target: Any, source: Any, _start: Any, _n: Any) -> Any:  # noqa: ANN401 - numba's own types
+    """Compile to memcpy of samples of one array, from a place in it, to the first of another."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401 - likewise
+        target, source = (
+            context.make_array(kind)(context, builder, array).data
+            for kind, array in zip(signature.args[:2], arguments[:2], strict=True)
+        )
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        source = builder.gep(source, [arguments[2]])
+        cgutils.raw_memcpy(builder, target, source, arguments[3], size)  # type: ignore[no-untyped-call] # of numba
+        return context.get_dummy_value()
+
+    return types.void(target, source, types.int64, types.int64), generate
+
+
+# numba types an intrinsic by its definition, with the typing context that callers do not pass.
+_copy_memory: Any = _memory_copy
+
+
+@inlined
+def _copy(target: Array, source: Array, start: int) -> None:
+    """Copy the samples of a row from `start` that a target has room for.
+
+    A loop ends in steps of single samples, which for rows of some hundred samples cost a third of
+    the time; memcpy does not.
+    """
+    if source.strides[0] == source.itemsize:
+        _copy_memory(target, source, start, target.size)
+    else:
+        for k in range(target.size):
+            target[np.uint64(k)] = source[np.uint64(start + k)]
 
 
 @compiled
@@ -32,10 +71,8 @@ def gather_tiles(image: Array, windows: Array, fill_value: int, out: Array) -> N
             continue
         for c in range(n_c):
             for row in range(row_start, row_stop):
-                source = image[c, top + row]
-                target = out[tile, c, row]
-                for col in range(col_start, col_stop):
-                    target[np.uint64(col)] = source[np.uint64(left + col)]
+                target = out[tile, c, row, col_start:col_stop]
+                _copy(target, image[c, top + row], left + col_start)
 
 
 @compiled
@@ -57,10 +94,9 @@ def scatter_chunk(  # noqa: PLR0917 - compiled functions are called by position
             continue
         for c in range(n_c):
             for row in range(max(top, window_top), min(top + height, window_top + tile_px)):
-                source = chunk[c, row - top]
-                target = out[which[window], c, row - window_top]
-                for col in range(col_start, col_stop):
-                    target[np.uint64(col - window_left)] = source[np.uint64(col - left)]
+                first, last = col_start - window_left, col_stop - window_left
+                target = out[which[window], c, row - window_top, first:last]
+                _copy(target, chunk[c, row - top], col_start - left)
     return -1
 
 
