@@ -23,7 +23,16 @@ from stformat.store import layout
 
 __all__ = ["describe_slide"]
 
-_SOFTWARE = ("stformat", "numpy", "zarr", "numcodecs", "anndata", "geopandas", "pyarrow")
+_SOFTWARE = (
+    "stformat",
+    "numpy",
+    "zarr",
+    "numcodecs",
+    "imagecodecs",  # decodes the pixels of the source
+    "anndata",
+    "geopandas",
+    "pyarrow",
+)
 
 
 def describe_slide(

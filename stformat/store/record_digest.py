@@ -19,7 +19,7 @@ from stformat.store.description import describe_slide
 __all__ = ["record_digest"]
 
 # Beside those that the description of a slide names: they decode images and write tables.
-_SOFTWARE = ("imagecodecs", "tifffile", "pandas", "shapely")
+_SOFTWARE = ("tifffile", "pandas", "shapely")
 _BLOCK_ROWS = 1 << 16
 
 
