@@ -74,7 +74,7 @@ def run_demo(directory: Path, *, progress: Progress | None = None) -> list[str]:
         f"store       {store}  (verified whole)",
         *_read_back(store, directory / "demo.png"),
         "",
-        "Try next:",
+        "Try next (in a clone, with `uv run` before each):",
         f"  stformat info {store}",
         f"  stformat verify {store}",
         f"  stformat check {store}",
