@@ -185,8 +185,6 @@ def _walk_tile_parts(data: bytes, at: int, where: str) -> None:
         length = int.from_bytes(head[2:6])
         # Length 0 is allowed of the last part, which reaches to the end.
         stop = at + length if length else len(data) - 2
-        if stop > len(data) - 2:
-            raise _truncated(where)
         inner = at + 12
         while (marker := _marker(data, inner, where)) != _SOD:
             _check_marker(marker, _TILE_HEADER, where)

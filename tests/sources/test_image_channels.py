@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image as Pillow
 
 from stformat.errors import ImageError
 from stformat.sources import _image_planes
@@ -76,15 +77,22 @@ def test_pages_are_channels(tmp_path, dtype, options):
 
 def test_pages_of_jpeg_have_tables_of_their_own(tmp_path):
     path = tmp_path / "a.tif"
-    pixels = planes(2, np.uint8)
+    expected = []
     with tifffile.TiffWriter(path) as tiff:
-        for plane, level in zip(pixels, (95, 30), strict=True):
+        for index, (plane, quality) in enumerate(zip(planes(2, np.uint8), (95, 20), strict=True)):
+            one = tmp_path / f"{index}.tif"
+            Pillow.fromarray(plane).save(one, compression="jpeg", quality=quality)
+            expected.append(tifffile.imread(one))
+            with tifffile.TiffFile(one) as written:
+                page = written.pages.first
+                tables = page.jpegtables
+                (start,), (length,) = page.dataoffsets, page.databytecounts
             tiff.write(
-                plane, photometric="minisblack", compression="jpeg",
-                compressionargs={"level": level}, metadata=None, tile=(16, 16),
+                iter([one.read_bytes()[start : start + length]]),
+                shape=(40, 50), dtype=np.uint8, photometric="minisblack", compression="jpeg",
+                jpegtables=tables, metadata=None, rowsperstrip=40,
             )  # fmt: skip
-    _, found = read(path)
-    np.testing.assert_array_equal(found, tifffile.imread(path, key=[0, 1]))
+    np.testing.assert_array_equal(read(path)[1], expected)
 
 
 def test_page_names_are_channel_names(tmp_path):
