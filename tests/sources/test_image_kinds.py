@@ -236,6 +236,28 @@ def test_jpeg_in_tiff_with_shared_tables(tmp_path):
     assert_bands_equal(path, load(path))
 
 
+def test_jpeg_in_tiff_whose_page_alone_says_rgb(tmp_path):
+    """As Aperio writes it: no marker and no name of a component tells RGB from YCbCr."""
+    pixels = smooth(32, 48, 3)
+    stream = imagecodecs.jpeg8_encode(pixels, level=95, colorspace="rgb", outcolorspace="rgb")
+    expected = imagecodecs.jpeg8_decode(stream)
+    assert np.abs(expected.astype(int) - pixels).mean() < 8
+    nameless = bytearray(stream)
+    frame, scan = nameless.index(b"\xff\xc0") + 10, nameless.index(b"\xff\xda") + 5
+    assert bytes(nameless[frame : frame + 9 : 3]) == b"RGB"
+    assert bytes(nameless[scan : scan + 6 : 2]) == b"RGB"
+    nameless[frame : frame + 9 : 3] = nameless[scan : scan + 6 : 2] = b"\1\2\3"
+    assert bytes(nameless[2:4]) == b"\xff\xee"
+    del nameless[2:18]  # Adobe's marker
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, iter([bytes(nameless)]), shape=pixels.shape, dtype=np.uint8, photometric="rgb",
+        compression="jpeg", compressionargs={"outcolorspace": "rgb"}, rowsperstrip=32,
+    )  # fmt: skip
+    assert_bands_equal(path, expected)
+    np.testing.assert_array_equal(tifffile.imread(path), expected)
+
+
 def test_jpeg_in_tiff_that_says_rgb_and_jfif(tmp_path):
     """JFIF streams are YCbCr by definition: the tag of the page does not make them RGB."""
     pixels = smooth(32, 48, 3)
