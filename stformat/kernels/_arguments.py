@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["column_indices", "contiguous", "csr", "read_only", "result", "twins_for"]
+__all__ = [
+    "column_indices",
+    "contiguous",
+    "csr",
+    "csr_rows",
+    "read_only",
+    "result",
+    "twins_for",
+]
 
 VALUES = (np.uint8, np.uint16, np.uint32, np.int32, np.int64, np.float32, np.float64)
 OFFSETS = (np.int64, np.int32)
@@ -86,7 +94,7 @@ def result(
 
 def csr(data: NDArray[Any], indptr: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Check a matrix's values and offsets; offsets are widened, so that one kernel does."""
-    data = contiguous(read_only("data", data, n_dims=1, dtypes=VALUES))
+    data = _matrix_values(data)
     indptr = read_only("indptr", indptr, n_dims=1, dtypes=OFFSETS)
     if len(indptr) == 0 or indptr[0] != 0 or indptr[-1] != len(data):
         raise ValueError(
@@ -98,8 +106,44 @@ def csr(data: NDArray[Any], indptr: NDArray[Any]) -> tuple[NDArray[Any], NDArray
         raise ValueError(
             f"indptr must not fall, got {indptr[row]} and then {indptr[row + 1]} at row {row}"
         )
-    wide = contiguous(indptr).astype(np.int64, copy=False)
-    return data, read_only("indptr", wide, n_dims=1, dtypes=OFFSETS)
+    return data, _wide(indptr)
+
+
+def csr_rows(
+    data: NDArray[Any], indptr: NDArray[Any], rows: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Check a matrix's values and where chosen rows start and stop, at a cost of those rows alone.
+
+    What `indptr` says of other rows is not looked at: batches of a few rows are cut from matrices
+    of millions.
+    """
+    data = _matrix_values(data)
+    indptr = read_only("indptr", indptr, n_dims=1, dtypes=OFFSETS)
+    rows = read_only("rows", rows, n_dims=1, dtypes=(np.int64,))
+    n_rows = len(indptr) - 1
+    is_row = (rows >= 0) & (rows < n_rows)
+    if not is_row.all():
+        place = int(np.argmin(is_row))
+        raise ValueError(f"rows must be rows of {n_rows}, got {rows[place]} at {place}")
+    starts, stops = _wide(indptr[rows]), _wide(indptr[rows + 1])
+    is_span = (starts >= 0) & (starts <= stops) & (stops <= len(data))
+    if not is_span.all():
+        place = int(np.argmin(is_span))
+        raise ValueError(
+            f"indptr must not fall nor leave the {len(data)} values, got {starts[place]} and then "
+            f"{stops[place]} at row {rows[place]}"
+        )
+    return data, starts, stops
+
+
+def _matrix_values(data: NDArray[Any]) -> NDArray[Any]:
+    """Check the values of a matrix."""
+    return contiguous(read_only("data", data, n_dims=1, dtypes=VALUES))
+
+
+def _wide(offsets: NDArray[Any]) -> NDArray[np.int64]:
+    wide = contiguous(offsets).astype(np.int64, copy=False)
+    return read_only("indptr", wide, n_dims=1, dtypes=OFFSETS)
 
 
 def column_indices(indices: NDArray[Any], n_values: int) -> NDArray[Any]:

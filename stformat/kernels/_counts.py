@@ -12,6 +12,7 @@ from stformat.kernels._arguments import (
     column_indices,
     contiguous,
     csr,
+    csr_rows,
     read_only,
     result,
     twins_for,
@@ -240,10 +241,10 @@ def densify(
     TypeError
         If an argument is no array of the type named above.
     ValueError
-        If `indptr` does not rise from 0 to the length of `data` and `indices`; a column index, a
-        row or a target is out of range; two genes have the same target; `target_sum` is not
-        positive and finite; or `totals` is given without it or has not one finite, non-negative
-        value a row.
+        If `indptr` does not rise from 0 to the length of `data` and `indices` (where `rows` are
+        given, only their offsets are looked at); a column index, a row or a target is out of
+        range; two genes have the same target; `target_sum` is not positive and finite; or `totals`
+        is given without it or has not one value a row, finite and not negative (of `rows`).
 
     Examples
     --------
@@ -258,35 +259,40 @@ def densify(
            [10.,  0.]], dtype=float32)
     """
     twins = twins_for(data=data, indices=indices, indptr=indptr, gene_map=gene_map)
-    data, indptr = csr(data, indptr)
+    if rows is None:
+        data, indptr = csr(data, indptr)
+        starts, stops = indptr[:-1], indptr[1:]
+    else:
+        twins_for(rows=rows)
+        data, starts, stops = csr_rows(data, indptr, rows)
     indices = column_indices(indices, len(data))
     gene_map = contiguous(read_only("gene_map", gene_map, n_dims=1, dtypes=(np.int64,)))
     _check_gene_map(gene_map, n_out, twins.misplaced_gene(gene_map, n_out))
-    starts, stops = indptr[:-1], indptr[1:]
     if target_sum is None:
         if totals is not None:
             raise ValueError("totals must come with a target_sum to scale to, got none")
         # A factor of 1 for every row.
-        target_sum, totals = 1.0, twins.xp.ones(len(starts))
+        target_sum, totals_of_rows = 1.0, twins.xp.ones(len(starts))
+    elif totals is None:
+        totals_of_rows = OWN_SUMS
+    else:
+        totals_of_rows = _totals(totals, len(indptr) - 1, rows)
     target_sum = _target_sum(target_sum)
-    totals = OWN_SUMS if totals is None else _totals(totals, len(starts))
-    if rows is not None:
-        rows = _rows(rows, len(starts))
-        starts, stops = _chosen(starts, rows), _chosen(stops, rows)
-        totals = totals if totals is OWN_SUMS else _chosen(totals, rows)
-    dense = result(out, (len(starts), n_out), np.dtype(np.float32), twins.xp)
+    dense = _zeros(out, (len(starts), n_out), twins.xp)
     twin = twins.densify_log1p if log1p else twins.densify
     misplaced: list[int] = []
 
     def block(start: int, stop: int) -> None:
         some = slice(start, stop)
+        if out is not None:
+            dense[some].fill(0)
         position = twin(
             data,
             indices,
             starts[some],
             stops[some],
             target_sum,
-            totals[some],
+            totals_of_rows[some],
             gene_map,
             dense[some],
         )
@@ -309,32 +315,31 @@ def _target_sum(target_sum: float) -> float:
     return float(target_sum)
 
 
-def _totals(totals: NDArray[np.float64], n_obs: int) -> NDArray[np.float64]:
+def _totals(
+    totals: NDArray[np.float64], n_obs: int, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
+    """Check the totals of all rows, or of those chosen, and return them."""
     twins_for(totals=totals)
     totals = read_only("totals", totals, n_dims=1, dtypes=(np.float64,))
     if len(totals) != n_obs:
         raise ValueError(f"totals must have one value a row, {n_obs}, got {len(totals)}")
+    if rows is not None:
+        totals = read_only("totals", totals[rows], n_dims=1, dtypes=(np.float64,))
     is_total = np.isfinite(totals) & (totals >= 0)
     if not is_total.all():
-        row = int(np.argmin(is_total))
-        raise ValueError(f"totals must be finite and not negative, got {totals[row]} for row {row}")
+        place = int(np.argmin(is_total))
+        row = place if rows is None else rows[place]
+        raise ValueError(
+            f"totals must be finite and not negative, got {totals[place]} for row {row}"
+        )
     return contiguous(totals)
 
 
-def _rows(rows: NDArray[np.int64], n_obs: int) -> NDArray[np.int64]:
-    twins_for(rows=rows)
-    rows = read_only("rows", rows, n_dims=1, dtypes=(np.int64,))
-    is_row = (rows >= 0) & (rows < n_obs)
-    if not is_row.all():
-        position = int(np.argmin(is_row))
-        raise ValueError(f"rows must be rows of {n_obs}, got {rows[position]} at {position}")
-    return rows
-
-
-def _chosen[T: np.generic](values: NDArray[T], rows: NDArray[np.int64]) -> NDArray[T]:
-    """Return the values of rows, read-only as those of all rows are: one kind to compile for."""
-    chosen = values[rows]
-    return read_only("rows", chosen, n_dims=1, dtypes=(chosen.dtype,))
+def _zeros(out: NDArray[np.float32] | None, shape: tuple[int, int], xp: Any) -> NDArray[np.float32]:  # noqa: ANN401 - the module of the arrays
+    """Return zeros, which new memory is made of without being written to, or `out` as it is."""
+    if out is not None:
+        return result(out, shape, np.dtype(np.float32), xp)
+    return xp.zeros(shape, np.float32)  # type: ignore[no-any-return] # of a module of either kind
 
 
 def _check_gene_map(gene_map: NDArray[np.int64], n_out: int, misplaced: int) -> None:

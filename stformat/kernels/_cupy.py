@@ -394,7 +394,6 @@ class CudaTwins:
     ) -> int:
         data, indices, starts, stops = matrix
         n_rows, n_out = out.shape
-        out.fill(0)
         threads = _threads_of_row(len(data), n_rows)
         first_bad = self._not_found()
         scales = self._scales(data, starts, stops, target_sum, totals)

@@ -162,8 +162,7 @@ def densify(  # noqa: PLR0917 - called by position, as its twin
     gene_map: Array,
     out: Array,
 ) -> None:
-    """Write each row's values, scaled to a sum, to the columns their genes are mapped to."""
-    out[...] = 0
+    """Write each row's values, scaled to a sum, over zeros in the columns of their genes."""
     scales = _scales(data, starts, stops, target_sum, totals)
     for row, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         target = gene_map[indices[start:stop]]
@@ -185,7 +184,6 @@ def densify_log1p(  # noqa: PLR0917 - called by position, as its twin
     out: Array,
 ) -> None:
     """Do as `densify` and take log(1 + x) before rounding to float32."""
-    out[...] = 0
     scales = _scales(data, starts, stops, target_sum, totals)
     for row, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         target = gene_map[indices[start:stop]]

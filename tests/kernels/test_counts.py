@@ -195,7 +195,7 @@ def test_densify_is_its_definition(kernels, matrix, target_sum, flags, data_of):
     rows = None if n_obs == 0 else rows
     chosen = np.arange(n_obs) if rows is None else rows
     factors = (1.0, np.ones(n_obs)) if target_sum is None else (target_sum, totals)
-    expected = np.empty((len(chosen), n_out), np.float32)
+    expected = np.zeros((len(chosen), n_out), np.float32)
     definition = _reference.densify_log1p if log1p else _reference.densify
     definition(
         data,
@@ -253,13 +253,28 @@ def test_densify_equals_scipy(kernels):
     arrays = (matrix.data.astype(np.int32), matrix.indices, matrix.indptr)
     raw = kernels.densify(*arrays, gene_map=gene_map, n_out=11, rows=rows)
     np.testing.assert_array_equal(raw, matrix[rows][:, genes].toarray())
-    out = np.empty((4, 11), np.float32)
+    out = np.full((4, 11), np.nan, np.float32)
     dense = kernels.densify(
         *arrays, gene_map=gene_map, n_out=11, rows=rows, target_sum=100.0, log1p=True, out=out
     )
     assert dense is out
     scaled = matrix.toarray() * (100.0 / matrix.sum(axis=1))[:, None]
     np.testing.assert_allclose(dense, np.log1p(scaled)[rows][:, genes], rtol=1e-6)
+
+
+def test_a_batch_is_cut_whatever_the_other_rows_are(kernels):
+    """A batch costs what its rows cost: offsets and totals of others are not looked at."""
+    dense = kernels.densify(
+        np.array([1, 2, 3], np.int32),
+        np.array([0, 1, 0]),
+        np.array([0, 2, 3, 99]),
+        gene_map=np.array([0, 1]),
+        n_out=2,
+        rows=np.array([1, 0]),
+        totals=np.array([3.0, 3.0, np.nan]),
+        target_sum=3.0,
+    )
+    np.testing.assert_array_equal(dense, [[3, 0], [1, 2]])
 
 
 data = np.array([1, 2, 3], np.int32)
@@ -318,6 +333,26 @@ def densify(**changes):
         (lambda: densify(rows=np.array([0, 2])), ValueError, "rows of 2, got 2 at 1"),
         (lambda: densify(rows=np.array([-1])), ValueError, "rows of 2, got -1 at 0"),
         (lambda: densify(rows=[0]), TypeError, "rows .*list"),
+        (
+            lambda: densify(rows=np.array([1, 0]), indptr=np.array([0, 4, 3])),
+            ValueError,
+            "got 4 and then 3 at row 1",
+        ),
+        (
+            lambda: densify(rows=np.array([1]), indptr=np.array([0, 2, 4])),
+            ValueError,
+            "leave the 3 values, got 2 and then 4 at row 1",
+        ),
+        (
+            lambda: densify(rows=np.array([0]), indptr=np.array([-1, 2, 3])),
+            ValueError,
+            "got -1 and then 2 at row 0",
+        ),
+        (
+            lambda: densify(rows=np.array([1]), target_sum=1.0, totals=np.array([1.0, np.nan])),
+            ValueError,
+            "got nan for row 1",
+        ),
         (lambda: densify(totals=np.ones(2)), ValueError, "target_sum to scale to"),
         (lambda: densify(out=np.empty((2, 3), np.float32)), ValueError, r"\(2, 2\).*\(2, 3\)"),
     ],
