@@ -14,6 +14,13 @@ from typing import Any
 import numpy as np
 
 from stformat.errors import Problem, UnsupportedStoreError
+from stformat.metadata.zarr_codecs import (
+    NUMERIC,
+    ChunkCoding,
+    parse_coding,
+    promises_checksum,
+    zstd_codecs,
+)
 
 __all__ = ["ALLOWED_CODECS", "MAX_CHUNK_BYTES", "ArrayMetadata", "array_document", "parse_array"]
 
@@ -39,9 +46,6 @@ ALLOWED_CODECS = frozenset(
 MAX_CHUNK_BYTES = 1 << 30
 """Largest chunk that is read, decoded; text counts one byte an element."""
 
-_NUMERIC = frozenset({"bool", "uint8", "uint16", "uint32", "uint64"}) | frozenset(
-    {"int8", "int16", "int32", "int64", "float16", "float32", "float64"}
-)
 _MEMBERS = frozenset({"zarr_format", "node_type", "shape", "data_type", "chunk_grid"}) | frozenset(
     {"chunk_key_encoding", "fill_value", "codecs", "attributes", "dimension_names"}
     | {"storage_transformers"}
@@ -71,16 +75,16 @@ class ArrayMetadata:
     fill_value: Any
     """JSON form of the fill value."""
 
-    is_plain_zstd: bool
-    """Whether the chunks are little-endian numbers under one zstd codec, and the shard index, if
-    any, stands at the end under crc32c: the chain the tile engine decodes itself."""
+    coding: ChunkCoding | None
+    """How chunks are coded that are decoded without zarr-python, whose shard index, if any, stands
+    at the end under crc32c; None for all others."""
 
     has_plain_index: bool
     """Whether a chunk's bytes are found without zarr-python: each chunk is a file, or the shard
     index stands at the end under crc32c."""
 
     has_checksums: bool
-    """Whether the last codec of a chunk is zstd and promises a checksum of its content."""
+    """Whether the last codec of a chunk promises a checksum: crc32c, or zstd that says so."""
 
     codec_names: tuple[str, ...]
     """Names of every codec, shards' inner and index codecs included."""
@@ -94,7 +98,7 @@ class ArrayMetadata:
         UnsupportedStoreError
             If the array holds no numbers.
         """
-        if self.data_type not in _NUMERIC:
+        if self.data_type not in NUMERIC:
             raise UnsupportedStoreError(
                 Problem("zarr.data-type", "zarr.json", "a numeric array is needed", self.data_type)
             )
@@ -131,16 +135,10 @@ def array_document(
         The document.
     """
     name = np.dtype(dtype).name
-    plain_bytes: dict[str, Any] = {"name": "bytes"}
-    if np.dtype(dtype).itemsize > 1:
-        plain_bytes["configuration"] = {"endian": "little"}
     fill: Any = False if name == "bool" else 0.0 if name.startswith("float") else 0
     sharding = {
         "chunk_shape": list(chunks),
-        "codecs": [
-            plain_bytes,
-            {"name": "zstd", "configuration": {"level": level, "checksum": True}},
-        ],
+        "codecs": zstd_codecs(dtype, level=level),
         "index_codecs": [dict(codec) for codec in _INDEX_CODECS],
         "index_location": "end",
     }
@@ -221,7 +219,7 @@ def _parse(document: Mapping[str, Any], where: str) -> ArrayMetadata:
     if any(outer % edge for outer, edge in zip(grid, chunks, strict=True)):
         raise ValueError(f"shards {grid} are no multiple of chunks {chunks}")
     data_type = str(document["data_type"])
-    itemsize = np.dtype(data_type).itemsize if data_type in _NUMERIC else 1
+    itemsize = np.dtype(data_type).itemsize if data_type in NUMERIC else 1
     if math.prod(chunks) * itemsize > MAX_CHUNK_BYTES:
         raise ValueError(f"a chunk may hold {MAX_CHUNK_BYTES} bytes, {chunks} declares more")
     return ArrayMetadata(
@@ -231,10 +229,9 @@ def _parse(document: Mapping[str, Any], where: str) -> ArrayMetadata:
         shards=grid if is_sharded else None,
         separator=encoding.get("configuration", {}).get("separator", "/"),
         fill_value=document["fill_value"],
-        is_plain_zstd=has_plain_index and _is_plain_zstd(chain, data_type),
+        coding=parse_coding(chain, data_type, chunks) if has_plain_index else None,
         has_plain_index=has_plain_index,
-        has_checksums=chain[-1]["name"] == "zstd"
-        and chain[-1].get("configuration", {}).get("checksum") is True,
+        has_checksums=promises_checksum(chain[-1]),
         codec_names=names,
     )
 
@@ -276,10 +273,3 @@ def _codec_names(codecs: list[dict[str, Any]]) -> tuple[str, ...]:
 def _is_plain_index(sharding: dict[str, Any]) -> bool:
     codecs = [dict(codec) for codec in sharding["index_codecs"]]
     return sharding.get("index_location", "end") == "end" and codecs == list(_INDEX_CODECS)
-
-
-def _is_plain_zstd(chain: list[dict[str, Any]], data_type: str) -> bool:
-    if data_type not in _NUMERIC or [codec["name"] for codec in chain] != ["bytes", "zstd"]:
-        return False
-    endian: object = chain[0].get("configuration", {}).get("endian", "little")
-    return endian == "little"

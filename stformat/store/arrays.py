@@ -18,7 +18,7 @@ from stformat.metadata.zarr_array import ArrayMetadata
 from stformat.store.chunk_bytes import ChunkRun, chunk_grid
 from stformat.store.chunk_cache import ChunkCache
 from stformat.store.chunk_groups import group_by_chunk
-from stformat.store.chunk_source import ChunkSource, ZstdChunks
+from stformat.store.chunk_source import ChunkSource, CodedChunks
 from stformat.store.opened import CommittedStore
 
 __all__ = ["ArrayReader", "Visit"]
@@ -42,8 +42,8 @@ class _Plan:
 class ArrayReader:
     """Reads one array of a store; safe for threads and after a fork.
 
-    Every chunk is verified as it is read: its checksum by this library where the array is of plain
-    zstd, else whatever its codecs verify, by zarr-python.
+    Every chunk is verified as it is read: its checksum by this library where the array has a
+    coding that it knows (`ArrayMetadata.coding`), else whatever its codecs verify, by zarr-python.
 
     Parameters
     ----------
@@ -224,8 +224,9 @@ class ArrayReader:
         return out
 
     def _open_source(self) -> ChunkSource:
-        if self.metadata.is_plain_zstd:
-            return ZstdChunks(self._store.files, self.path, self.metadata)
+        coding = self.metadata.coding
+        if coding is not None:
+            return CodedChunks(self._store.files, self.path, self.metadata, coding)
         from stformat.store.zarr_bridge import ZarrChunks  # noqa: PLC0415 - zarr is dear to import
 
         return ZarrChunks(self._store, self.path, self.metadata)

@@ -1,6 +1,6 @@
 """One chunk under zstd, from the bytes of a store to numbers: checked before it is decoded.
 
-Specification: RFC 8878, section 3.1.1 (Zstandard frames).
+Specification: RFC 8878, section 3.1.1 (Zstandard frames); RFC 3720, appendix B.4 (CRC-32C).
 """
 
 from __future__ import annotations
@@ -8,11 +8,23 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import google_crc32c
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ChunkError", "compressed_bound", "declared_size", "decode_into"]
+__all__ = [
+    "CRC32C_BYTES",
+    "ChunkError",
+    "compressed_bound",
+    "declared_size",
+    "decode_into",
+    "with_crc32c",
+    "without_crc32c",
+]
+
+CRC32C_BYTES = 4
+"""Bytes of the checksum that the codec crc32c appends, little-endian."""
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _CHECKSUM_FLAG = 0x04
@@ -22,7 +34,41 @@ _CONTENT_SIZE_FORMATS = {1: "<B", 2: "<H", 4: "<I", 8: "<Q"}
 
 
 class ChunkError(ValueError):
-    """The bytes of a chunk are not one whole zstd frame of the chunk's size."""
+    """The bytes of a chunk are not what its codecs make of a chunk of its size."""
+
+
+def with_crc32c(content: bytes) -> bytes:
+    """Append the CRC-32C of some bytes to them.
+
+    Examples
+    --------
+    >>> with_crc32c(b"123456789")[-4:].hex()
+    '839206e3'
+    """
+    checksum: int = google_crc32c.value(content)
+    return content + checksum.to_bytes(CRC32C_BYTES, "little")
+
+
+def without_crc32c(encoded: bytes | memoryview) -> memoryview:
+    """Return the bytes before a CRC-32C, which is verified.
+
+    Raises
+    ------
+    ChunkError
+        If there is none, or it is that of other bytes.
+
+    Examples
+    --------
+    >>> bytes(without_crc32c(with_crc32c(b"123456789")))
+    b'123456789'
+    """
+    content, stored = memoryview(encoded)[:-CRC32C_BYTES], encoded[-CRC32C_BYTES:]
+    if len(stored) < CRC32C_BYTES:
+        raise ChunkError(f"{len(encoded)} bytes that end before their checksum")
+    # The checksum takes bytes or an array, and no other buffer.
+    if google_crc32c.value(np.frombuffer(content, np.uint8)) != int.from_bytes(stored, "little"):
+        raise ChunkError("bytes of another checksum")
+    return content
 
 
 def compressed_bound(n_bytes: int) -> int:

@@ -1,20 +1,34 @@
-"""Where the values of an array's chunks come from; here, chunks under zstd that we decode."""
+"""Where the values of an array's chunks come from; here, chunks of a coding that we decode."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stformat.metadata.zarr_array import ArrayMetadata
+from stformat.metadata.zarr_codecs import ChunkCoding, Compression
+from stformat.store.chunk_blosc import blosc_bound, decode_blosc
 from stformat.store.chunk_bytes import ChunkBytes, ChunkRun
-from stformat.store.chunk_codec import ChunkError, compressed_bound, decode_into
+from stformat.store.chunk_codec import (
+    CRC32C_BYTES,
+    ChunkError,
+    compressed_bound,
+    decode_into,
+    without_crc32c,
+)
+from stformat.store.chunk_jpeg import decode_jpeg, jpeg_bound
 from stformat.store.files import StoreFiles
 
-__all__ = ["ChunkSource", "ZstdChunks"]
+__all__ = ["ChunkSource", "CodedChunks"]
+
+_BOUNDS: Mapping[Compression, Callable[[int], int]] = MappingProxyType(
+    {"zstd": compressed_bound, "blosc": blosc_bound, "jpeg": jpeg_bound}
+)
 
 
 class ChunkSource(Protocol):
@@ -32,8 +46,8 @@ class ChunkSource(Protocol):
         """
 
 
-class ZstdChunks:
-    """The chunks of an array that `ArrayMetadata.is_plain_zstd` describes.
+class CodedChunks:
+    """The chunks of an array that `ArrayMetadata.coding` describes.
 
     Parameters
     ----------
@@ -43,6 +57,8 @@ class ZstdChunks:
         Path of the array.
     metadata : ArrayMetadata
         Of the array.
+    coding : ChunkCoding
+        Its coding.
 
     Raises
     ------
@@ -50,10 +66,13 @@ class ZstdChunks:
         If the array is cut into pieces that are larger than any that are read.
     """
 
-    def __init__(self, files: StoreFiles, path: str, metadata: ArrayMetadata) -> None:
+    def __init__(
+        self, files: StoreFiles, path: str, metadata: ArrayMetadata, coding: ChunkCoding
+    ) -> None:
         n_bytes = math.prod(metadata.chunks) * metadata.dtype.itemsize
-        self._requires_checksum = metadata.has_checksums
-        self._bytes = ChunkBytes(files, path, metadata, max_bytes=compressed_bound(n_bytes))
+        limit = _BOUNDS[coding.compression](n_bytes) + CRC32C_BYTES
+        self._coding = coding
+        self._bytes = ChunkBytes(files, path, metadata, max_bytes=limit)
 
     def locate(self, chunks: NDArray[np.int64]) -> list[ChunkRun]:
         """Find the bytes of chunks; see `ChunkBytes.locate`."""
@@ -69,10 +88,20 @@ class ZstdChunks:
         CorruptStoreError
             If the file ends early or a chunk is damaged.
         """
-        for number, (position, frame) in zip(run.chunks, self._bytes.iter_run(run), strict=True):
+        for number, (position, encoded) in zip(run.chunks, self._bytes.iter_run(run), strict=True):
             chunk = new_chunk()
             try:
-                decode_into(frame, chunk, requires_checksum=self._requires_checksum)
+                self._decode(encoded, chunk)
             except ChunkError as error:
                 raise self._bytes.corrupt(number, str(error)) from error
             yield position, chunk
+
+    def _decode(self, encoded: memoryview, chunk: NDArray[Any]) -> None:
+        compressed = without_crc32c(encoded) if self._coding.has_crc32c else encoded
+        match self._coding.compression:
+            case "zstd":
+                decode_into(compressed, chunk, requires_checksum=self._coding.has_content_checksum)
+            case "blosc":
+                decode_blosc(compressed, chunk)
+            case "jpeg":
+                decode_jpeg(compressed, chunk)

@@ -54,8 +54,8 @@ def chunk_problems(
     """
     try:
         metadata = store.array(path)
-        if is_own and not (metadata.is_plain_zstd and metadata.has_checksums):
-            yield _problem("verify.codecs", path, "sharded zstd with checksums", "other codecs")
+        if is_own and not _has_own_codecs(path, metadata):
+            yield _problem("verify.codecs", path, "shards of a codec with checksums", "others")
             return
         n_expected = math.prod(_grid(metadata.shape, metadata.shards or metadata.chunks))
         if n_files < n_expected and is_own:
@@ -213,9 +213,20 @@ def _summary_problems(
             yield _problem("verify.sums", f"{obs}/{name}", f"those of {matrix.path}", "others")
 
 
+def _has_own_codecs(path: str, metadata: ArrayMetadata) -> bool:
+    """Return whether an array has the shards and one of the codings that the format gives it."""
+    coding = metadata.coding
+    if coding is None or metadata.shards is None:
+        return False
+    is_zstd = coding.compression == "zstd"
+    # One checksum a chunk: of the content where zstd has it, else of the compressed bytes.
+    checksums = coding.has_content_checksum, coding.has_crc32c
+    return checksums == (is_zstd, not is_zstd) and (is_zstd or path.startswith("images/"))
+
+
 def _undecodable(store: CommittedStore, path: str, metadata: ArrayMetadata) -> Iterator[Problem]:
     n_chunks = math.prod(_grid(metadata.shape, metadata.chunks))
-    if metadata.is_plain_zstd:
+    if metadata.coding is not None:
         reader = ArrayReader(store, path)
         for start in range(0, n_chunks, _CHUNKS_AT_ONCE):
             numbers = np.arange(start, min(start + _CHUNKS_AT_ONCE, n_chunks))

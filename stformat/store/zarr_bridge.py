@@ -1,8 +1,9 @@
 """A committed store as zarr-python reads it: for codecs and encodings that are not ours to decode.
 
-zarr-python sees every array without shards and without the compressor that may end its codecs:
-here each chunk is found, held to the size it may have, and unpacked. So a missing chunk is an error
-and never a fill value, and a small file cannot unfold to fill the memory, whoever does the reading.
+zarr-python sees every array without shards and without the compressor, and its checksum, that may
+end its codecs: here each chunk is found, held to the size it may have, and unpacked. So a missing
+chunk is an error and never a fill value, and a small file cannot unfold to fill the memory, whoever
+does the reading.
 """
 
 from __future__ import annotations
@@ -30,8 +31,16 @@ from zarr.core.buffer import Buffer, BufferPrototype
 
 from stformat.errors import CorruptStoreError, Problem, StoreError, UnsupportedStoreError
 from stformat.metadata.zarr_array import ArrayMetadata
+from stformat.metadata.zarr_codecs import promises_checksum
 from stformat.store.chunk_bytes import ChunkBytes, ChunkRun, chunk_grid
-from stformat.store.chunk_codec import ChunkError, compressed_bound, declared_size, decode_into
+from stformat.store.chunk_codec import (
+    ChunkError,
+    compressed_bound,
+    declared_size,
+    decode_into,
+    without_crc32c,
+)
+from stformat.store.chunk_jpeg import jpeg_bound, parse_frame
 from stformat.store.opened import CommittedStore
 
 __all__ = ["UNREADABLE", "ZarrChunks", "open_array", "open_group"]
@@ -156,7 +165,11 @@ class _PlainView:
         self.metadata = store.array(path)
         document = store.node(path)
         codecs = _inner_codecs(document)
+        self._has_crc32c = len(codecs) > 1 and codecs[-1]["name"] == "crc32c"
+        if self._has_crc32c:
+            codecs = codecs[:-1]
         self._codec = codecs[-1]["name"]
+        self._requires_checksum = promises_checksum(codecs[-1])
         is_exact = [codec["name"] for codec in codecs[:-1]] == ["bytes"]
         self._size = _chunk_bytes(self.metadata) if is_exact else _MAX_CHUNK_BYTES
         self._is_exact = is_exact
@@ -169,7 +182,8 @@ class _PlainView:
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "codecs": codecs[:-1] if self._codec in _UNWRAPPED else codecs,
         }
-        limit = compressed_bound(self._size) + _CODEC_OVERHEAD
+        bound = jpeg_bound if self._codec == "imagecodecs_jpeg" else compressed_bound
+        limit = bound(self._size) + _CODEC_OVERHEAD
         self._bytes = ChunkBytes(store.files, path, self.metadata, max_bytes=limit)
         self._grid = chunk_grid(self.metadata.shape, self.metadata.chunks)
 
@@ -184,10 +198,12 @@ class _PlainView:
             raise self._bytes.corrupt(number, str(error)) from error
 
     def _unwrap(self, encoded: memoryview) -> bytes | memoryview:
+        if self._has_crc32c:
+            encoded = without_crc32c(encoded)
         if self._codec in {"zstd", "numcodecs.zstd"}:
             size, _ = declared_size(encoded)
             out = np.empty(self._held_to_size(size), dtype=np.uint8)
-            decode_into(encoded, out, requires_checksum=self.metadata.has_checksums)
+            decode_into(encoded, out, requires_checksum=self._requires_checksum)
             return memoryview(out)
         if self._codec in {"gzip", "numcodecs.zlib"}:
             stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # a gzip or a zlib header
@@ -199,6 +215,8 @@ class _PlainView:
                 raise ChunkError("no blosc buffer")
             size, _, stored = struct.unpack_from("<III", encoded, 4)
             self._held_to_size(size if stored == len(encoded) else None)
+        if self._codec == "imagecodecs_jpeg":
+            self._held_to_size(math.prod(parse_frame(encoded)))
         return encoded
 
     def _held_to_size(self, size: int | None) -> int:

@@ -60,7 +60,7 @@ def read(store, path):
     """Read an array as users of the library do."""
     with open_committed(store) as opened:
         metadata = opened.array(path)
-        if not metadata.is_plain_zstd:
+        if metadata.coding is None:
             return open_array(opened, path)[...]
         reader = ArrayReader(opened, path)
         out = np.empty(reader.shape, reader.dtype)

@@ -95,7 +95,8 @@ def test_own_arrays_are_cut_and_coded_as_the_text_says(small_store):
     assert len(own) > 8
     for path in own:
         metadata = parse_array(json.loads(path.read_bytes()), str(path))
-        assert metadata.is_plain_zstd
+        assert metadata.coding.compression == "zstd"
+        assert metadata.coding.has_content_checksum
         if len(metadata.shape) == 3:
             expected = layout.image_chunks(metadata.shape[0]), layout.image_shards(*metadata.shape)
         else:
