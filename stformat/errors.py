@@ -34,6 +34,7 @@ __all__ = [
     "CorruptStoreError",
     "CountsError",
     "GeneLookupError",
+    "ImageCodecWarning",
     "ImageError",
     "InputError",
     "NoImageError",
@@ -192,6 +193,10 @@ class TableLookupError(StformatError, KeyError):
     """The slide has no table of a name."""
 
     __str__ = StformatError.__str__
+
+
+class ImageCodecWarning(UserWarning):
+    """Tools without a codec of their own cannot read the pixels of the store that was made."""
 
 
 class StoreChangedWarning(UserWarning):

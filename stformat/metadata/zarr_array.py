@@ -14,13 +14,7 @@ from typing import Any
 import numpy as np
 
 from stformat.errors import Problem, UnsupportedStoreError
-from stformat.metadata.zarr_codecs import (
-    NUMERIC,
-    ChunkCoding,
-    parse_coding,
-    promises_checksum,
-    zstd_codecs,
-)
+from stformat.metadata.zarr_codecs import NUMERIC, ChunkCoding, parse_coding, promises_checksum
 
 __all__ = ["ALLOWED_CODECS", "MAX_CHUNK_BYTES", "ArrayMetadata", "array_document", "parse_array"]
 
@@ -111,10 +105,10 @@ def array_document(
     dtype: np.dtype[Any],
     chunks: tuple[int, ...],
     shards: tuple[int, ...],
-    level: int,
+    codecs: list[dict[str, Any]],
     dimension_names: tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
-    """Return the zarr.json of a sharded array of numbers under zstd with a checksum.
+    """Return the zarr.json of a sharded array of numbers.
 
     Parameters
     ----------
@@ -124,8 +118,8 @@ def array_document(
         A numeric type.
     chunks, shards : tuple of int
         Inner chunk and shard; each edge of `shards` is a multiple of that of `chunks`.
-    level : int
-        zstd compression level.
+    codecs : list of dict
+        Codecs of an inner chunk, from `stformat.metadata.zarr_codecs`.
     dimension_names : tuple of str, optional
         One name a dimension.
 
@@ -138,7 +132,7 @@ def array_document(
     fill: Any = False if name == "bool" else 0.0 if name.startswith("float") else 0
     sharding = {
         "chunk_shape": list(chunks),
-        "codecs": zstd_codecs(dtype, level=level),
+        "codecs": codecs,
         "index_codecs": [dict(codec) for codec in _INDEX_CODECS],
         "index_location": "end",
     }

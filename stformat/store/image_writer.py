@@ -18,9 +18,10 @@ from stformat.kernels import _pool, downsample_2x2
 from stformat.metadata.zarr_array import array_document
 from stformat.model import Image, Progress, ProgressEvent, silent
 from stformat.store import layout
+from stformat.store.image_codecs import ZSTD, ImageCodec
 from stformat.store.journal import NO_JOURNAL, Journal
 from stformat.store.nodes import write_document
-from stformat.store.shard import ZSTD_LEVEL, ShardWriter, encode_chunk
+from stformat.store.shard import ShardWriter
 
 __all__ = ["write_pyramid"]
 
@@ -32,6 +33,7 @@ def write_pyramid(
     directory: Path,
     image: Image,
     *,
+    codec: ImageCodec = ZSTD,
     chunk_px: int = layout.INNER_PX,
     shard_px: int = layout.SHARD_PX,
     smallest_px: int = layout.SMALLEST_LEVEL_PX,
@@ -50,6 +52,8 @@ def write_pyramid(
         Folder of the element, ``images/he``.
     image : Image
         The source; its bands may have any height.
+    codec : ImageCodec, default: zstd
+        How inner chunks are coded.
     chunk_px, shard_px : int
         Edges of an inner chunk and of a shard; the chunk's is even, the shard's a multiple of it.
     smallest_px : int
@@ -94,6 +98,7 @@ def write_pyramid(
                 directory / f"s{level}",
                 (n_c, *shapes[level]),
                 image.dtype,
+                codec=codec,
                 chunk_px=chunk_px,
                 shard_px=shard_px,
                 coarser=levels[-1] if levels else None,
@@ -152,6 +157,7 @@ class _LevelWriter:
         shape: tuple[int, int, int],
         dtype: np.dtype[Any],
         *,
+        codec: ImageCodec,
         chunk_px: int,
         shard_px: int,
         coarser: _LevelWriter | None,
@@ -160,6 +166,7 @@ class _LevelWriter:
         n_c, height, width = shape
         self._directory = directory
         self._shape = shape
+        self._codec = codec
         self._chunk_px = chunk_px
         self._coarser = coarser
         self._journal = journal
@@ -198,7 +205,7 @@ class _LevelWriter:
                 dtype=self._buffer.dtype,
                 chunks=layout.image_chunks(self._shape[0], chunk_px=self._chunk_px),
                 shards=self._shards,
-                level=ZSTD_LEVEL,
+                codecs=self._codec.codecs(self._buffer.dtype),
                 dimension_names=("c", "y", "x"),
             ),
         )
@@ -251,7 +258,8 @@ class _LevelWriter:
         """Encode one inner chunk, and put its half in place; columns may run in any order."""
         self._halve(column, halved)
         left = column * self._chunk_px
-        return encode_chunk(np.ascontiguousarray(self._buffer[:, :, left : left + self._chunk_px]))
+        inside = self._filled, min(self._chunk_px, self._shape[2] - left)
+        return self._codec.encode(self._buffer[:, :, left : left + self._chunk_px], inside)
 
     def _halve(self, column: int, halved: NDArray[Any] | None) -> None:
         """Put the half of one inner chunk in place."""

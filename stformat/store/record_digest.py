@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stformat.metadata.strict_json import dump_canonical
 from stformat.model import Genes, Image, SlideRecord, Spots
 from stformat.store.description import describe_slide
+from stformat.store.image_codecs import ZSTD, ImageCodec
 
 __all__ = ["record_digest"]
 
@@ -23,7 +24,7 @@ _SOFTWARE = ("tifffile", "pandas", "shapely")
 _BLOCK_ROWS = 1 << 16
 
 
-def record_digest(record: SlideRecord) -> str:
+def record_digest(record: SlideRecord, codec: ImageCodec = ZSTD) -> str:
     """Return a digest over what a record is written as, and over the software that writes it.
 
     Parameters
@@ -31,6 +32,8 @@ def record_digest(record: SlideRecord) -> str:
     record : SlideRecord
         The slide. Its arrays in memory are read; pixels and counts are not, they stand there by
         the digests of the files that they come from (`SlideRecord.sources`).
+    codec : ImageCodec, default: zstd
+        How the image is stored.
 
     Returns
     -------
@@ -46,7 +49,7 @@ def record_digest(record: SlideRecord) -> str:
         dump_canonical(
             {
                 "description": describe_slide(record, {}).model_dump(mode="json"),
-                "image": None if record.image is None else _image_members(record.image),
+                "image": None if record.image is None else _image_members(record.image, codec),
                 "software": {name: version(name) for name in _SOFTWARE},
             }
         )
@@ -61,8 +64,9 @@ def record_digest(record: SlideRecord) -> str:
     return digest.hexdigest()
 
 
-def _image_members(image: Image) -> dict[str, Any]:
+def _image_members(image: Image, codec: ImageCodec) -> dict[str, Any]:
     return {
+        "codecs": codec.codecs(image.dtype),
         "shape": list(image.shape),
         "dtype": image.dtype.str,
         "channel_names": list(image.channel_names),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stformat.kernels import _pool
 from stformat.metadata.zarr_array import array_document
+from stformat.metadata.zarr_codecs import zstd_codecs
 from stformat.store import layout
 from stformat.store.nodes import write_document
 from stformat.store.shard import ZSTD_LEVEL, ShardWriter, encode_chunk
@@ -119,7 +120,7 @@ class VectorWriter:
                 dtype=self._dtype,
                 chunks=(chunk,),
                 shards=(shard,),
-                level=ZSTD_LEVEL,
+                codecs=zstd_codecs(self._dtype, level=ZSTD_LEVEL),
             ),
         )
 

@@ -13,6 +13,7 @@ from stformat.model import Image, Progress, ProgressEvent, SlideRecord, Table, s
 from stformat.store import layout
 from stformat.store.counts_writer import CountsSummary
 from stformat.store.description import describe_slide
+from stformat.store.image_codecs import ZSTD, ImageCodec, codec_problem, with_codec_notes
 from stformat.store.image_writer import write_pyramid
 from stformat.store.journal import NO_JOURNAL, Journal, open_journal
 from stformat.store.nodes import consolidate, write_group
@@ -28,7 +29,9 @@ STEPS = ("image", "shapes", "counts", "matrix", "by-gene", "table", "root", "con
 those from ``"counts"`` to ``"table"`` repeat, without an image there is no ``"image"``."""
 
 
-def write_slide(record: SlideRecord, directory: Path, *, progress: Progress = silent) -> None:
+def write_slide(
+    record: SlideRecord, directory: Path, *, codec: ImageCodec = ZSTD, progress: Progress = silent
+) -> None:
     """Fill an empty directory with all of a store but its manifest and its commit record.
 
     The same record gives the same bytes, whatever the number of threads.
@@ -39,14 +42,17 @@ def write_slide(record: SlideRecord, directory: Path, *, progress: Progress = si
         The slide. Its image and its counts are read once.
     directory : pathlib.Path
         Existing empty directory.
+    codec : ImageCodec, default: zstd
+        How the image is stored; one that loses something adds a note to the slide's.
     progress : Progress
         Told of every step of `STEPS`; what it raises ends the writing and is passed on.
 
     Raises
     ------
     InputError
-        If the record contradicts itself (see `stformat.store.record_checks.validate_record`), or
-        its image or counts turn out not to be what they promise.
+        If the record contradicts itself (see `stformat.store.record_checks.validate_record`), its
+        image is none that `codec` can store, or image or counts turn out not to be what they
+        promise.
     StoreWriteError
         If the file system refuses. What was written so far stays: the caller owns `directory`.
 
@@ -59,11 +65,13 @@ def write_slide(record: SlideRecord, directory: Path, *, progress: Progress = si
     Memory: that of `stformat.store.image_writer.write_pyramid`, then that of
     `stformat.store.counts_writer.write_counts` for one table after another.
     """
-    _check_record(record)
-    _fill(record, directory, NO_JOURNAL, progress)
+    _check_record(record, codec)
+    _fill(with_codec_notes(record, codec), directory, codec, NO_JOURNAL, progress)
 
 
-def resume_slide(record: SlideRecord, directory: Path, *, progress: Progress = silent) -> None:
+def resume_slide(
+    record: SlideRecord, directory: Path, *, codec: ImageCodec = ZSTD, progress: Progress = silent
+) -> None:
     """Fill a directory as `write_slide` does, and go on where an interrupted call stopped.
 
     Parameters
@@ -75,6 +83,8 @@ def resume_slide(record: SlideRecord, directory: Path, *, progress: Progress = s
         region and the tables are kept that an earlier call finished for the same record and whose
         files are still whole; everything else is removed. The journal that says so is left in it,
         hidden.
+    codec : ImageCodec, default: zstd
+        As `write_slide` does; what was finished under another codec is not kept.
     progress : Progress
         Told of ``"resume"`` where something may be kept, then of every step of `STEPS`, of those
         that were finished before as done; what it raises ends the writing and is passed on.
@@ -86,21 +96,27 @@ def resume_slide(record: SlideRecord, directory: Path, *, progress: Progress = s
     StoreReadError
         If the file system refuses to read what was written.
     """
-    _check_record(record)
-    journal = open_journal(directory, record_digest(record), progress=progress)
-    _fill(record, directory, journal, progress)
+    _check_record(record, codec)
+    record = with_codec_notes(record, codec)
+    journal = open_journal(directory, record_digest(record, codec), progress=progress)
+    _fill(record, directory, codec, journal, progress)
 
 
-def _check_record(record: SlideRecord) -> None:
+def _check_record(record: SlideRecord, codec: ImageCodec) -> None:
     problems = validate_record(record)
+    if record.image is not None:
+        problem = codec_problem(codec, record.image)
+        problems += [] if problem is None else [problem]
     if problems:
         raise InputError(*problems)
 
 
-def _fill(record: SlideRecord, directory: Path, journal: Journal, progress: Progress) -> None:
+def _fill(
+    record: SlideRecord, directory: Path, codec: ImageCodec, journal: Journal, progress: Progress
+) -> None:
     image, mpp = record.image, record.mpp.value
     if image is not None:
-        _write_image(directory / "images", image, mpp, journal, progress)
+        _write_image(directory / "images", image, mpp, journal, progress, codec=codec)
     progress(ProgressEvent(step="shapes"))
     orders = {}
     for region, spots in regions(record).items():
@@ -135,7 +151,13 @@ def _fill(record: SlideRecord, directory: Path, journal: Journal, progress: Prog
 
 
 def _write_image(
-    images: Path, image: Image, mpp: float | None, journal: Journal, progress: Progress
+    images: Path,
+    image: Image,
+    mpp: float | None,
+    journal: Journal,
+    progress: Progress,
+    *,
+    codec: ImageCodec,
 ) -> None:
     """Write ``images/``: the pyramid, SpatialData's element and the strict OME-NGFF view."""
     if journal.is_finished(images):
@@ -143,7 +165,7 @@ def _write_image(
         progress(ProgressEvent(step="image", done=height, total=height, unit="px rows"))
         return
     name = layout.IMAGE_ELEMENT
-    n_levels = write_pyramid(images / name, image, journal=journal, progress=progress)
+    n_levels = write_pyramid(images / name, image, codec=codec, journal=journal, progress=progress)
     view = ngff.image_view_attributes(
         element=name,
         n_levels=n_levels,

@@ -17,6 +17,7 @@ from stformat.metadata.ngff import level_datasets
 from stformat.metadata.strict_json import dump_canonical
 from stformat.metadata.zarr_array import array_document
 from stformat.store import layout
+from stformat.store.image_codecs import ZSTD
 from stformat.store.manifest import commit_record, metadata_crc32c, parse_commit
 
 SPEC = (Path(__file__).resolve().parents[2] / "spec" / "stformat-0.1.md").read_text()
@@ -77,7 +78,7 @@ def test_array_document(example):
         dtype=np.dtype(np.uint8),
         chunks=layout.image_chunks(n_c),
         shards=layout.image_shards(n_c, height, width),
-        level=1,
+        codecs=ZSTD.codecs(np.dtype(np.uint8)),
         dimension_names=("c", "y", "x"),
     )
     assert document == example["document"]

@@ -19,6 +19,7 @@ from zarr.codecs.numcodecs import Zlib as NumcodecsZlib
 from zarr.codecs.numcodecs import Zstd as NumcodecsZstd
 
 from stformat.errors import CorruptStoreError, UnsupportedStoreError
+from stformat.metadata.zarr_codecs import zstd_codecs
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_cache import ChunkCache
 
@@ -405,7 +406,7 @@ def test_sizes_that_no_memory_holds_are_refused(tmp_path, open_loose, shape, chu
         dtype=np.dtype("uint8"),
         chunks=tuple(chunks),
         shards=tuple(shards),
-        level=1,
+        codecs=zstd_codecs(np.dtype("uint8"), level=1),
     )
     (tmp_path / "a").mkdir()
     (tmp_path / "a/zarr.json").write_bytes(dump_canonical(document))
@@ -418,7 +419,11 @@ def test_a_declared_length_that_no_file_backs_is_found_before_memory_is_taken(tm
     from stformat.metadata.zarr_array import array_document
 
     document = array_document(
-        shape=(2**37,), dtype=np.dtype("int64"), chunks=(2**15,), shards=(2**22,), level=1
+        shape=(2**37,),
+        dtype=np.dtype("int64"),
+        chunks=(2**15,),
+        shards=(2**22,),
+        codecs=zstd_codecs(np.dtype("int64"), level=1),
     )
     (tmp_path / "a").mkdir()
     (tmp_path / "a/zarr.json").write_bytes(dump_canonical(document))
@@ -451,7 +456,11 @@ def test_a_request_of_too_many_chunks_is_refused(tmp_path, open_loose):
     from stformat.metadata.zarr_array import array_document
 
     document = array_document(
-        shape=(2**30,), dtype=np.dtype("int8"), chunks=(1,), shards=(2**10,), level=1
+        shape=(2**30,),
+        dtype=np.dtype("int8"),
+        chunks=(1,),
+        shards=(2**10,),
+        codecs=zstd_codecs(np.dtype("int8"), level=1),
     )
     (tmp_path / "a").mkdir()
     (tmp_path / "a/zarr.json").write_bytes(dump_canonical(document))

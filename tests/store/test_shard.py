@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stformat.errors import StoreWriteError
 from stformat.metadata.zarr_array import array_document, parse_array
+from stformat.metadata.zarr_codecs import zstd_codecs
 from stformat.store.nodes import write_document
 from stformat.store.shard import ZSTD_LEVEL, ShardWriter, encode_chunk
 
@@ -64,7 +65,11 @@ def write_array(directory, array, chunks, shards):
             shard.append(position, encode_chunk(padded))
         shard.finish(grid=grid, inside=inside)
     document = array_document(
-        shape=array.shape, dtype=array.dtype, chunks=chunks, shards=shards, level=ZSTD_LEVEL
+        shape=array.shape,
+        dtype=array.dtype,
+        chunks=chunks,
+        shards=shards,
+        codecs=zstd_codecs(array.dtype, level=ZSTD_LEVEL),
     )
     write_document(directory, document)
     return document
