@@ -70,6 +70,10 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
         str | None, typer.Option(help="Identifier; selects one of several samples.")
     ] = None,
     stain: Annotated[Stain, typer.Option(help="Brightfield H&E or fluorescence.")] = Stain.HE,
+    focal_plane: Annotated[
+        int | None,
+        typer.Option(help="Focal plane to read of an image with several, counted from 0."),
+    ] = None,
     species: Annotated[str | None, typer.Option(help="Species, kept in the store.")] = None,
     tissue: Annotated[str | None, typer.Option(help="Tissue, kept in the store.")] = None,
     overwrite: Annotated[  # noqa: FBT002 - a flag of the command line
@@ -88,7 +92,7 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
     from stformat.convert import convert_slide  # noqa: PLC0415 - see the head of the module
 
     given: dict[str, Any] = {"pitch_um": pitch_um, "labels": labels, "counts": counts}
-    given |= {"species": species, "tissue": tissue}
+    given |= {"focal_plane": focal_plane, "species": species, "tissue": tissue}
     options = {name: value for name, value in given.items() if value is not None}
     if stain is not Stain.HE:
         options["stain"] = stain.value

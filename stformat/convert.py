@@ -67,7 +67,8 @@ def convert_slide(
     **metadata
         ``species``, ``tissue``, ``disease``, ``donor``, ``study``, ``licence``, ``citation``,
         ``technology``, ``stain`` (``"he"`` or ``"if"``), and what the kind of source knows:
-        ``pitch_um`` and ``labels``, and for Visium ``counts``, the matrix to take where a folder
+        ``pitch_um``, ``labels``, ``focal_plane`` (which one to read of an image that has several,
+        counted from 0), and for Visium ``counts``, the matrix to take where a folder
         has several.
 
     Returns

@@ -106,27 +106,23 @@ _RUNS = (_lookup(_runs(_WHITE_CODES), _RUN_BITS), _lookup(_runs(_BLACK_CODES), _
 _MODES = _lookup(_MODE_CODES, _MODE_BITS)
 
 
-def decode_ccitt(data: bytes, height: int, width: int, coding: CcittCoding) -> NDArray[np.uint8]:
+def decode_ccitt(data: bytes, coding: CcittCoding, *, out: NDArray[np.uint8]) -> None:
     """Decode a strip or tile.
 
     Parameters
     ----------
     data : bytes
         Code words from the most significant bit on.
-    height, width : int
-        Rows and columns that the data must hold.
     coding : CcittCoding
         How they are coded.
-
-    Returns
-    -------
-    (height, width) ndarray of uint8
-        0 where a pixel is white, 1 where it is black.
+    out : (y, x) ndarray of uint8
+        Filled with 0 where a pixel is white, 255 where it is black; its shape is what the data
+        must hold.
 
     Raises
     ------
     CcittError
-        If a code is none, a row is not `width` pixels wide, or the data end early.
+        If a code is none, a row is not as wide as `out`, or the data end early.
 
     Notes
     -----
@@ -138,21 +134,23 @@ def decode_ccitt(data: bytes, height: int, width: int, coding: CcittCoding) -> N
 
     >>> bits = "1" + "001" + "0111" + "10" + "000000000001" + "000000000001"
     >>> data = int(bits.ljust(40, "0"), 2).to_bytes(5)
-    >>> decode_ccitt(data, 2, 5, CcittCoding(scheme="g4"))
-    array([[0, 0, 0, 0, 0],
-           [0, 0, 1, 1, 1]], dtype=uint8)
+    >>> pixels = np.empty((2, 5), np.uint8)
+    >>> decode_ccitt(data, CcittCoding(scheme="g4"), out=pixels)
+    >>> pixels
+    array([[  0,   0,   0,   0,   0],
+           [  0,   0, 255, 255, 255]], dtype=uint8)
     """
     bits = _Bits(data)
-    out = np.zeros((height, width), np.uint8)
+    height, width = out.shape
     changes: list[int] = []
     for row in range(height):
         try:
             changes = _decode_row(bits, changes, width, coding)
         except CcittError as error:
             raise CcittError(f"{error} in row {row} of {height}") from None
+        out[row] = 0
         for start, stop in zip_longest(changes[::2], changes[1::2], fillvalue=width):
-            out[row, start:stop] = 1
-    return out
+            out[row, start:stop] = 255
 
 
 class _Bits:

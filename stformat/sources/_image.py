@@ -14,8 +14,9 @@ from stformat.sources._bytes import source_file
 from stformat.sources._image_file import InputFile, image_error
 from stformat.sources._image_formats import not_an_image, refuse_slide_index
 from stformat.sources._image_jpeg import decode_jpeg_file, parse_jpeg
+from stformat.sources._image_planes import choose_focal_plane
 from stformat.sources._image_png import PNG_SIGNATURE, decode_png_file, parse_png
-from stformat.sources._image_tiff import TIFF_SIGNATURES, parse_tiff
+from stformat.sources._image_tiff import TIFF_SIGNATURES, TiffLayout, parse_tiff
 from stformat.sources._image_tiff_segments import TiffSegments
 from stformat.sources._segments import SegmentedImage, SegmentGrid
 
@@ -36,6 +37,7 @@ def open_image(
     scratch: Path | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     stain: Literal["he", "if"] = "he",
+    focal_plane: int | None = None,
 ) -> Image:
     """Open a JPEG, PNG or TIFF image to be read in bands of rows.
 
@@ -53,6 +55,9 @@ def open_image(
     stain : {"he", "if"}
         Brightfield, one plane whose background is white, or fluorescence, whose background is
         black and whose planes of equal size are channels.
+    focal_plane : int or None
+        Which one to read of an image with several focal planes, counted from 0. None for an image
+        with one; with several it is refused, since no one of them stands for all.
 
     Returns
     -------
@@ -63,7 +68,9 @@ def open_image(
         than as gray or RGB of 8 or 16 bits follows the rules of `_image_tiff_kind`; an alpha
         channel is dropped. `notes` says what was changed: ``image.alpha-dropped``,
         ``image.samples-dropped``, ``image.palette-applied``, ``image.scaled-to-8-bits``,
-        ``image.inverted``. YCbCr in JPEG is converted to RGB as libjpeg does it.
+        ``image.inverted``, ``image.signed-samples``, ``image.converted-from-lab``; and
+        ``image.focal-plane`` which one of several was read. YCbCr in JPEG is converted to RGB as
+        libjpeg does it.
 
         RGB gives channels ``("r", "g", "b")``, one of gray ``("intensity",)``. Several planes of
         fluorescence are in the order of OME-XML, else of the file, named by OME-XML or by the tag
@@ -72,10 +79,11 @@ def open_image(
     Raises
     ------
     ImageError
-        If the file is no image, is truncated or corrupt, is of a kind that is not read (CMYK, Lab,
-        floating point, negative samples, several focal planes or time points, several planes of
-        brightfield, slides in other formats), or declares more pixels than allowed or than its
-        bytes can hold. Reading bands raises it for what only decoding finds.
+        If the file is no image, is truncated or corrupt, is of a kind that is not read (CMYK,
+        floating point, signed colours, several time points, several planes of brightfield, slides
+        in other formats), has not the focal plane or has several and none is named, or declares
+        more pixels than allowed or than its bytes can hold. Reading bands raises it for what only
+        decoding finds.
     StoreWriteError
         While bands are read, if the scratch directory is full.
 
@@ -104,10 +112,13 @@ def open_image(
     with InputFile(path) as file:
         head = file.read(0, _HEAD)
         if head.startswith(TIFF_SIGNATURES):
-            opened = _open_tiff(path, file, scratch, max_pixels, stain)
+            layout = parse_tiff(file, max_pixels=max_pixels, stain=stain, focal_plane=focal_plane)
+            opened = _open_tiff(path, file, scratch, layout, focal_plane)
         elif head.startswith(PNG_SIGNATURE):
+            choose_focal_plane(1, focal_plane, file.name)
             opened = _open_png(path, file, scratch, max_pixels)
         elif head.startswith(_JPEG_SIGNATURE):
+            choose_focal_plane(1, focal_plane, file.name)
             opened = _open_jpeg(path, file, scratch, max_pixels)
         else:
             raise not_an_image(head, file.name)
@@ -117,7 +128,7 @@ def open_image(
         shape=grid.shape,
         dtype=grid.dtype,
         channel_names=opened.channel_names,
-        background=int(np.iinfo(grid.dtype).max) if stain == "he" else 0,
+        background=int(np.iinfo(grid.dtype).max) if stain == "he" else opened.zero,
         iter_bands=opened.pixels.iter_bands,
         codec=opened.codec,
         orientation=opened.orientation,
@@ -137,12 +148,17 @@ class _Opened:
     tag_mpp: float | None
     channel_names: tuple[str, ...]
     notes: tuple[Note, ...] = ()
+    zero: int = 0
+    """Value of a pixel without light, in fluorescence."""
 
 
 def _open_tiff(
-    path: Path, file: InputFile, scratch: Path | None, max_pixels: int, stain: Literal["he", "if"]
+    path: Path,
+    file: InputFile,
+    scratch: Path | None,
+    layout: TiffLayout,
+    focal_plane: int | None,
 ) -> _Opened:
-    layout = parse_tiff(file, max_pixels=max_pixels, stain=stain)
     segments = TiffSegments(layout, scratch)
     pixels = SegmentedImage(
         path=path,
@@ -159,8 +175,19 @@ def _open_tiff(
         orientation=layout.orientation,
         tag_mpp=layout.tag_mpp,
         channel_names=layout.channel_names,
-        notes=layout.kind.notes,
+        notes=layout.kind.notes + _focal_plane_note(layout.n_focal, focal_plane),
+        zero=layout.kind.stored.offset,
     )
+
+
+def _focal_plane_note(n_focal: int, focal_plane: int | None) -> tuple[Note, ...]:
+    if n_focal == 1:
+        return ()
+    message = (
+        f"The image has {n_focal} focal planes; number {focal_plane}, counted from 0, was read and "
+        "the others left out."
+    )
+    return (Note(code="image.focal-plane", message=message, count=n_focal - 1),)
 
 
 def _open_png(path: Path, file: InputFile, scratch: Path | None, max_pixels: int) -> _Opened:

@@ -11,10 +11,17 @@ from xml.parsers import expat
 
 from stformat.errors import ImageError
 from stformat.sources._image_file import image_error
+from stformat.sources._image_tags import plausible_mpp
 
-__all__ = ["OmeImage", "parse_ome", "planes_of_channels"]
+__all__ = ["OmeImage", "pages_of_planes", "parse_ome"]
 
 _MAX_CHARACTERS = 16 * 2**20
+
+_MAX_BLOCKS = 4096
+"""Most TiffData elements of an image; there is no need of more than one a plane."""
+
+# The schema's default unit; it is spelled with either of two letters mu.
+_MICROMETRE = {"\u00b5m", "\u03bcm", "um"}
 
 
 class _NotOmeError(ValueError):
@@ -36,6 +43,15 @@ class OmeImage:
 
     blocks: list[Mapping[str, str]] = field(default_factory=list)
     """Attributes of each TiffData element: which pages hold which planes."""
+
+    is_focus_first: bool = False
+    """Whether focal planes come before channels in the order of planes."""
+
+    mpp: float | None = None
+    """Microns per pixel, where plausible."""
+
+    files: set[str] = field(default_factory=set)
+    """Identifiers of the files that its planes are said to lie in."""
 
     names_other_files: bool = False
     """Whether planes lie in other files than this one."""
@@ -94,8 +110,7 @@ class _Reader:
         if name == "OME":
             self._own_uuid = attributes.get("UUID", "")
         elif name == "Pixels":
-            axes = ("SizeX", "SizeY", "SizeZ", "SizeC", "SizeT")
-            self.images.append(OmeImage(sizes={axis: _size(attributes, axis) for axis in axes}))
+            self.images.append(_image(attributes))
         elif not self.images:
             return
         elif name == "Channel":
@@ -115,11 +130,40 @@ class _Reader:
         if name.rpartition(":")[2] == "UUID" and self._uuid is not None:
             uuid = "".join(self._uuid).strip()
             self._uuid = None
-            if self._own_uuid and uuid != self._own_uuid:
-                self.images[-1].names_other_files = True
+            # Where the document has no identifier, a single file is taken to be this one.
+            image = self.images[-1]
+            image.files.add(uuid)
+            image.names_other_files = len(image.files | {self._own_uuid or uuid}) > 1
 
     def _refuse_doctype(self, *_: object) -> None:
         raise _NotOmeError("a document type")
+
+
+def _image(attributes: Mapping[str, str]) -> OmeImage:
+    """Read the attributes of a Pixels element."""
+    axes = ("SizeX", "SizeY", "SizeZ", "SizeC", "SizeT")
+    order = attributes.get("DimensionOrder", "")
+    return OmeImage(
+        sizes={axis: _size(attributes, axis) for axis in axes},
+        is_focus_first=order.find("Z") < order.find("C"),
+        mpp=_mpp(attributes),
+    )
+
+
+def _mpp(attributes: Mapping[str, str]) -> float | None:
+    """Read the size of a pixel, which may be given for one axis only."""
+    claims: list[float] = []
+    for axis in "XY":
+        text = attributes.get(f"PhysicalSize{axis}")
+        if text is None:
+            continue
+        if attributes.get(f"PhysicalSize{axis}Unit", "um") not in _MICROMETRE:
+            return None
+        try:
+            claims.append(float(text))
+        except ValueError:
+            return None
+    return plausible_mpp(claims[0], claims[-1]) if claims else None
 
 
 def _size(attributes: Mapping[str, str], name: str, default: int | None = None) -> int:
@@ -131,13 +175,17 @@ def _size(attributes: Mapping[str, str], name: str, default: int | None = None) 
     return int(text)
 
 
-def planes_of_channels(image: OmeImage, where: str) -> list[int]:
-    """Find the page of each channel of an image with one focal plane and one time point.
+def pages_of_planes(image: OmeImage, n_channels: int, focal_plane: int, where: str) -> list[int]:
+    """Find the page of each channel in one focal plane.
 
     Parameters
     ----------
     image : OmeImage
-        ``SizeZ`` and ``SizeT`` are 1, so planes are numbered by their channel.
+        ``SizeT`` is 1, so planes are numbered by their focal plane and their channel.
+    n_channels : int
+        Channels that have pages of their own; 1 where a page holds all of them.
+    focal_plane : int
+        Which of the focal planes, counted from 0.
     where : str
         The file, for messages.
 
@@ -151,23 +199,31 @@ def planes_of_channels(image: OmeImage, where: str) -> list[int]:
     ImageError
         If a channel has no page, or more than one.
     """
-    n_channels = image.sizes["SizeC"]
+    n_focal = image.sizes["SizeZ"]
+    step_z, step_c = (1, n_focal) if image.is_focus_first else (n_channels, 1)
+    n_planes = n_focal * n_channels
+    wanted = {focal_plane * step_z + channel * step_c: channel for channel in range(n_channels)}
     if not image.blocks:
-        return list(range(n_channels))
+        return list(wanted)
+    if len(image.blocks) > _MAX_BLOCKS:
+        raise _broken(where, f"{len(image.blocks)} of them")
     pages: dict[int, int] = {}
     for block in image.blocks:
         # A block without IFD stands for all planes from the first page on, one with IFD for one.
         first_page = _number(block, "IFD", 0, where)
-        n_planes = _number(block, "PlaneCount", 1 if "IFD" in block else n_channels, where)
-        first = _number(block, "FirstC", 0, where)
-        if first + n_planes > n_channels:
-            raise _broken(where, f"a plane {first + n_planes - 1} of {n_channels}")
-        for index in range(n_planes):
-            if pages.setdefault(first + index, first_page + index) != first_page + index:
-                raise _broken(where, f"two pages for channel {first + index}")
+        n_block = _number(block, "PlaneCount", 1 if "IFD" in block else n_planes, where)
+        focus = _number(block, "FirstZ", 0, where)
+        channel = _number(block, "FirstC", 0, where)
+        first = focus * step_z + channel * step_c
+        if focus >= n_focal or channel >= n_channels or first + n_block > n_planes:
+            raise _broken(where, f"a plane {first + n_block - 1} of {n_planes}")
+        for plane, wanted_channel in wanted.items():
+            page = first_page + plane - first
+            if first <= plane < first + n_block and pages.setdefault(plane, page) != page:
+                raise _broken(where, f"two pages for channel {wanted_channel}")
     if len(pages) != n_channels:
         raise _broken(where, f"pages for {len(pages)} of {n_channels} channels")
-    return [pages[channel] for channel in range(n_channels)]
+    return [pages[plane] for plane in wanted]
 
 
 def _number(block: Mapping[str, str], name: str, default: int, where: str) -> int:

@@ -1,4 +1,4 @@
-"""Which pages of a TIFF are the image: one page, or one page a channel."""
+"""Which pages of a TIFF are the image: one page, or one page a channel, of one focal plane."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import tifffile
 
 from stformat.errors import ImageError
 from stformat.sources._image_file import image_error
-from stformat.sources._image_ome import OmeImage, parse_ome, planes_of_channels
+from stformat.sources._image_ome import OmeImage, pages_of_planes, parse_ome
 
-__all__ = ["MAX_CHANNELS", "Planes", "choose_planes", "unique_names"]
+__all__ = ["MAX_CHANNELS", "Planes", "choose_focal_plane", "choose_planes", "unique_names"]
 
 MAX_CHANNELS = 128
 """Most channels of an image; the panels of cyclic immunofluorescence have 40 to 100."""
@@ -37,10 +37,11 @@ _SLIDE_REMEDY = (
     "write its largest level as a TIFF: vips copy slide.ndpi slide.tif[compression=deflate,"
     "tile,bigtiff]"
 )
-_STACK_REMEDY = (
-    "save a maximum projection of its focal planes, of one time point (ImageJ: Image > Stacks > "
-    "Z Project), one page a channel"
+_FOCUS_REMEDY = (
+    "name the one in focus with --focal-plane, counted from 0, or save a maximum projection of all "
+    "(ImageJ: Image > Stacks > Z Project)"
 )
+_TIME_REMEDY = "save one time point (ImageJ: Image > Stacks > Tools > Make Substack)"
 _CHANNELS_REMEDY = "if its planes are channels of fluorescence pass --stain if, else save one page"
 
 
@@ -54,8 +55,65 @@ class Planes:
     names: tuple[str, ...] = ()
     """One name a channel where the file gives any, else empty; a name may be missing (``""``)."""
 
+    n_focal: int = 1
+    """Focal planes that the file has, of which the pages are one."""
 
-def choose_planes(tiff: tifffile.TiffFile, stain: Literal["he", "if"], where: str) -> Planes:
+    mpp: float | None = None
+    """Microns per pixel by OME-XML, where plausible."""
+
+
+def choose_focal_plane(n_focal: int, given: int | None, where: str) -> int:
+    """Choose the focal plane to read.
+
+    Parameters
+    ----------
+    n_focal : int
+        Focal planes that the file says it has.
+    given : int or None
+        What the user chose, counted from 0; None where there is nothing to choose.
+    where : str
+        The file, for messages.
+
+    Returns
+    -------
+    int
+        `given`, or 0.
+
+    Raises
+    ------
+    ImageError
+        If there is no such focal plane, or there are several and none is given.
+
+    Examples
+    --------
+    >>> choose_focal_plane(5, 2, "slide.tif")
+    2
+    """
+    if given is None and n_focal > 1:
+        raise image_error(
+            "unsupported",
+            where,
+            "an image must have one focal plane, or one of them be named",
+            f"several planes: {n_focal} focal planes",
+            _FOCUS_REMEDY,
+        )
+    if given is not None and not 0 <= given < n_focal:
+        raise image_error(
+            "focal-plane",
+            where,
+            f"the file tells of {n_focal} focal plane{'s' * (n_focal > 1)}, counted from 0",
+            f"focal plane {given}",
+        )
+    return given or 0
+
+
+def choose_planes(
+    tiff: tifffile.TiffFile,
+    *,
+    stain: Literal["he", "if"],
+    focal_plane: int | None,
+    where: str,
+) -> Planes:
     """Choose the pages that are the image at full resolution.
 
     Parameters
@@ -65,6 +123,8 @@ def choose_planes(tiff: tifffile.TiffFile, stain: Literal["he", "if"], where: st
     stain : {"he", "if"}
         Several planes of the largest size are channels of fluorescence, and refused of
         brightfield.
+    focal_plane : int or None
+        Which focal plane to read, counted from 0; see `choose_focal_plane`.
     where : str
         The file, for messages.
 
@@ -79,9 +139,9 @@ def choose_planes(tiff: tifffile.TiffFile, stain: Literal["he", "if"], where: st
     Raises
     ------
     ImageError
-        If there are several focal planes or time points, several planes of brightfield, planes
-        behind one page or in other files, more than `MAX_CHANNELS` channels or 1000 pages, or if
-        the file is a slide of another format that only looks like a TIFF.
+        If there are several focal planes and none is chosen, several time points, several planes of
+        brightfield, planes behind one page or in other files, more than `MAX_CHANNELS` channels or
+        1000 pages, or if the file is a slide of another format that only looks like a TIFF.
     """
     pages = _main_pages(tiff, where)
     first = pages[0]
@@ -91,11 +151,13 @@ def choose_planes(tiff: tifffile.TiffFile, stain: Literal["he", "if"], where: st
     largest, alike = _largest(pages, where)
     ome = _ome_image(parse_ome(first.description), largest, where)
     if ome is not None:
-        return _ome_planes(ome, pages, alike, stain, where)
-    _refuse_stack(*_sizes_beyond_pages(largest, len(alike)), where)
-    if len(alike) > 1:
-        _check_channels(len(alike), stain, where)
-    return Planes(pages=tuple(alike), names=_page_names(alike))
+        return _ome_planes(ome, pages, alike, stain=stain, focal_plane=focal_plane, where=where)
+    n_focal, n_channels = _stack_sizes(largest, len(alike), where)
+    first_page = choose_focal_plane(n_focal, focal_plane, where) * n_channels
+    chosen = alike[first_page : first_page + n_channels]
+    if n_channels > 1:
+        _check_channels(n_channels, stain, where)
+    return Planes(pages=tuple(chosen), names=_page_names(chosen), n_focal=n_focal)
 
 
 def _main_pages(tiff: tifffile.TiffFile, where: str) -> list[tifffile.TiffPage]:
@@ -157,57 +219,81 @@ def _ome_planes(
     ome: OmeImage,
     pages: list[tifffile.TiffPage],
     alike: list[tifffile.TiffPage],
+    *,
     stain: Literal["he", "if"],
+    focal_plane: int | None,
     where: str,
 ) -> Planes:
     """Choose pages as OME-XML says."""
     largest = alike[0]
-    _refuse_stack(ome.sizes["SizeZ"], ome.sizes["SizeT"], 0, where)
+    _refuse_times(ome.sizes["SizeT"], where)
+    n_focal = ome.sizes["SizeZ"]
+    focal_plane = choose_focal_plane(n_focal, focal_plane, where)
     if ome.names_other_files:
         raise _unsupported(where, "several planes, some of them in other files")
-    names = tuple(ome.channel_names)
-    n_channels = ome.sizes["SizeC"]
-    if n_channels == largest.samplesperpixel and len(alike) == 1:
-        return Planes(pages=(largest,), names=names)
-    _check_channels(max(n_channels, len(alike)), stain, where)
-    if any(samples != 1 for samples in ome.samples) or largest.samplesperpixel != 1:
+    # A page holds all channels, or one.
+    n_channels = 1 if ome.sizes["SizeC"] == largest.samplesperpixel else ome.sizes["SizeC"]
+    n_found = max(n_channels, -(-len(alike) // n_focal))
+    if n_found > 1:
+        _check_channels(n_found, stain, where)
+    if n_channels > 1 and (largest.samplesperpixel != 1 or any(n != 1 for n in ome.samples)):
         raise _unsupported(where, "several planes of more than one sample a pixel")
-    indices = planes_of_channels(ome, where)
-    if max(indices) >= len(pages):
+    names = tuple(ome.channel_names)
+    n_planes = n_focal * n_channels
+    if n_planes == len(alike) == 1:
+        return Planes(pages=(largest,), names=names, mpp=ome.mpp)
+    indices = pages_of_planes(ome, n_channels, focal_plane, where)
+    if n_planes > len(pages) or max(indices) >= len(pages):
         raise image_error(
             "truncated",
             where,
-            f"OME-XML promises {len(indices)} planes",
+            f"OME-XML promises {n_planes} planes",
             f"{len(pages)} pages",
             "copy the file again from its source",
         )
     chosen = [pages[index] for index in indices]
-    if any(page.hash != largest.hash for page in chosen) or len(set(indices)) != len(alike):
+    if (
+        any(page.hash != largest.hash for page in chosen)
+        or len(set(indices)) != n_channels
+        or len(alike) != n_planes
+    ):
         raise _unsupported(where, "several planes that are not written alike")
-    return Planes(pages=tuple(chosen), names=names)
+    return Planes(pages=tuple(chosen), names=names, n_focal=n_focal, mpp=ome.mpp)
 
 
-def _sizes_beyond_pages(page: tifffile.TiffPage, n_pages: int) -> tuple[int, int, int]:
-    """Return focal planes, time points and the planes that have no page, as a page claims them."""
+def _stack_sizes(page: tifffile.TiffPage, n_pages: int, where: str) -> tuple[int, int]:
+    """Return how many focal planes there are, and pages in each, by a page's own description."""
     if page.is_stk and _UIC2_TAG in page.tags:
-        return 1, 1, page.tags[_UIC2_TAG].count - n_pages
+        _refuse_missing(page.tags[_UIC2_TAG].count - n_pages, where)
     if not page.is_imagej:
-        return 1, 1, 0
+        return 1, n_pages
     sizes = {name: int(size) for name, size in _IMAGEJ_SIZE.findall(page.description)}
-    n_missing = sizes.get("images", 1) - n_pages
-    return sizes.get("slices", 1), sizes.get("frames", 1), n_missing
+    _refuse_times(sizes.get("frames", 1), where)
+    _refuse_missing(sizes.get("images", 1) - n_pages, where)
+    n_focal = sizes.get("slices", 1)
+    if n_focal <= 1:
+        return 1, n_pages
+    n_channels, n_left = divmod(n_pages, n_focal)
+    if n_left or sizes.get("channels", n_channels) != n_channels:
+        raise _unsupported(
+            where, f"{n_pages} pages of several planes: {n_focal} focal planes of {n_channels}"
+        )
+    return n_focal, n_channels
 
 
-def _refuse_stack(n_focal: int, n_times: int, n_missing: int, where: str) -> None:
-    """Refuse what is more than one plane a channel, or planes that follow without pages."""
-    if n_focal > 1 or n_times > 1:
+def _refuse_times(n_times: int, where: str) -> None:
+    if n_times > 1:
         raise image_error(
             "unsupported",
             where,
-            "an image must have one focal plane and one time point",
-            f"several planes: {n_focal} focal planes, {n_times} time points",
-            _STACK_REMEDY,
+            "an image must have one time point",
+            f"several planes: {n_times} time points",
+            _TIME_REMEDY,
         )
+
+
+def _refuse_missing(n_missing: int, where: str) -> None:
+    """Refuse planes that follow their page without pages of their own."""
     if n_missing > 0:
         raise _unsupported(where, f"several planes, {n_missing} of them without a page")
 
@@ -246,7 +332,7 @@ def unique_names(names: tuple[str, ...], n_channels: int) -> tuple[str, ...]:
     -------
     tuple of str
         A missing name becomes ``"ch0"`` by its place; of a name that repeats every one gets its
-        place too.
+        place too, or all names do where that leaves two alike.
 
     Examples
     --------
@@ -258,9 +344,13 @@ def unique_names(names: tuple[str, ...], n_channels: int) -> tuple[str, ...]:
     printable = ("".join(filter(str.isprintable, name[:_MAX_NAME])).strip() for name in names)
     named = [name or f"ch{index}" for index, name in enumerate(printable)]
     counts = Counter(named)
-    return tuple(
+    numbered = tuple(
         name if counts[name] == 1 else f"{name} ({index})" for index, name in enumerate(named)
     )
+    if len(set(numbered)) == n_channels:
+        return numbered
+    # A name ends like the place of another one: with every place written, none can.
+    return tuple(f"{name} ({index})" for index, name in enumerate(named))
 
 
 def _unsupported(where: str, found: str) -> ImageError:

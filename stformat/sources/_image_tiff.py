@@ -58,6 +58,9 @@ _MAX_RATIO = {
 _MAX_CODED_PIXELS = 2**22
 """Most pixels of a JPEG 2000 or WebP tile: decoding one takes up to 32 bytes a pixel."""
 
+_MAX_CODED_BYTES = 2**26
+"""Most bytes of a JPEG 2000 or WebP tile, held in memory: twice what its pixels can have."""
+
 _MAX_CCITT_BYTES = 2**18
 """Most bytes of CCITT data in an image: they hold up to 2 million codes, of a microsecond each."""
 
@@ -66,8 +69,6 @@ _MAX_CCITT_PIXELS = 2**28
 
 _OLD_JPEG = 6
 
-_OME_SIZE = re.compile(r"<(?:\w+:)?Pixels\b[^>]*?\bPhysicalSizeX=\"([^\"]+)\"")
-_OME_UNIT = re.compile(r"<(?:\w+:)?Pixels\b[^>]*?\bPhysicalSizeXUnit=\"([^\"]+)\"")
 _APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*([0-9.]+)")
 
 _REWRITE = "rewrite it without loss: tiffcp -c zip in.tif out.tif"
@@ -102,8 +103,17 @@ class TiffLayout:
     tag_mpp: float | None
     """Microns per pixel from OME-XML, Aperio's description or the resolution tags."""
 
+    n_focal: int
+    """Focal planes of the file, of which the image is one."""
 
-def parse_tiff(file: InputFile, *, max_pixels: int, stain: Literal["he", "if"]) -> TiffLayout:
+
+def parse_tiff(
+    file: InputFile,
+    *,
+    max_pixels: int,
+    stain: Literal["he", "if"],
+    focal_plane: int | None,
+) -> TiffLayout:
     """Read the header of a TIFF and choose the page, or the pages, that are the image.
 
     Parameters
@@ -114,6 +124,8 @@ def parse_tiff(file: InputFile, *, max_pixels: int, stain: Literal["he", "if"]) 
         Most pixels that an image may declare.
     stain : {"he", "if"}
         Whether several planes, or samples of unsaid meaning, are channels.
+    focal_plane : int or None
+        Which focal plane to read, counted from 0; see `choose_planes`.
 
     Returns
     -------
@@ -135,7 +147,7 @@ def parse_tiff(file: InputFile, *, max_pixels: int, stain: Literal["he", "if"]) 
             # The two formats that would make tifffile look at other files in the same directory.
             tifffile.TiffFile(stream, name=file.name, is_ome=False, is_ndtiff=False) as tiff,
         ):
-            planes = choose_planes(tiff, stain, file.name)
+            planes = choose_planes(tiff, stain=stain, focal_plane=focal_plane, where=file.name)
             kind = pixel_kind(
                 planes.pages[0],
                 stain=stain,
@@ -219,7 +231,8 @@ def _layout(planes: Planes, kind: PixelKind, file: InputFile, max_pixels: int) -
         ),
         channel_names=_channel_names(planes, kind, n_channels),
         orientation=_orientation(page),
-        tag_mpp=_tag_mpp(page),
+        tag_mpp=_tag_mpp(page) if planes.mpp is None else planes.mpp,
+        n_focal=planes.n_focal,
     )
 
 
@@ -227,7 +240,7 @@ def _channel_names(planes: Planes, kind: PixelKind, n_channels: int) -> tuple[st
     """Name channels by their colours, by what the file says, or by their places."""
     if kind.names:
         return kind.names
-    if n_channels == 1 and not any(planes.names):
+    if n_channels == 1 and (len(planes.names) != 1 or not planes.names[0]):
         return ("intensity",)
     return unique_names(planes.names, n_channels)
 
@@ -305,16 +318,9 @@ def _check_segments(
     # Compared by subtraction: a sum of two hostile numbers may wrap around.
     beyond = (starts <= 0) | (lengths <= 0) | (starts > file.size - lengths)
     _refuse(beyond, starts, lengths, f"inside the file of {file.size} bytes", file.name)
-    if kind.codec == "ccitt" and int(lengths.sum()) > _MAX_CCITT_BYTES:
-        raise image_error(
-            "too-large",
-            file.name,
-            f"CCITT data may have at most {_MAX_CCITT_BYTES} bytes",
-            f"{int(lengths.sum())}",
-            _REWRITE,
-        )
     ratio = _MAX_RATIO.get(kind.codec)
     if ratio is None:
+        _check_coded_bytes(kind, lengths, file.name)
         return
     _, n_rows, n_columns = grid.shape
     last_height = n_rows - (grid.n_rows - 1) * grid.height
@@ -328,6 +334,22 @@ def _check_segments(
     needed[-1, -1] = kind.stored.n_bytes(last_height, widths[1])
     short = lengths < -(-needed // ratio)
     _refuse(short, starts, lengths, f"large enough for {grid.height} rows of pixels", file.name)
+
+
+def _check_coded_bytes(kind: PixelKind, lengths: NDArray[np.int64], where: str) -> None:
+    """Refuse more bytes than a decoder without bounds of its own should be handed."""
+    is_ccitt = kind.codec == "ccitt"
+    found = int(lengths.sum() if is_ccitt else lengths.max())
+    limit = _MAX_CCITT_BYTES if is_ccitt else _MAX_CODED_BYTES
+    if found > limit:
+        raise image_error(
+            "too-large",
+            where,
+            f"{'CCITT data' if is_ccitt else 'a tile of ' + kind.codec} may have at most {limit} "
+            "bytes",
+            f"{found}",
+            _REWRITE,
+        )
 
 
 def _check_old_jpeg(starts: NDArray[np.int64], file: InputFile) -> None:
@@ -373,25 +395,12 @@ def _orientation(page: tifffile.TiffPage) -> int:
 
 
 def _tag_mpp(page: tifffile.TiffPage) -> float | None:
-    """Read microns per pixel from the most specific claim there is."""
-    description = page.description
-    ome = _OME_SIZE.search(description)
-    if ome is not None:
-        unit = _OME_UNIT.search(description)
-        # The schema's default unit is the micrometre, spelled with either of two letters mu.
-        if unit is not None and unit[1] not in {"µm", "μm", "um", "&#181;m", "&#xB5;m"}:
-            return None
-        return _mpp_of_text(ome[1])
-    if description.startswith("Aperio"):
-        aperio = _APERIO_MPP.search(description)
-        if aperio is not None:
-            return _mpp_of_text(aperio[1])
-    return _resolution_mpp(page)
-
-
-def _mpp_of_text(text: str) -> float | None:
+    """Read microns per pixel from Aperio's description, else from the resolution tags."""
+    aperio = page.description.startswith("Aperio") and _APERIO_MPP.search(page.description)
+    if not aperio:
+        return _resolution_mpp(page)
     try:
-        value = float(text)
+        value = float(aperio[1])
     except ValueError:
         return None
     return plausible_mpp(value, value)
@@ -399,7 +408,8 @@ def _mpp_of_text(text: str) -> float | None:
 
 def _resolution_mpp(page: tifffile.TiffPage) -> float | None:
     """Read XResolution and YResolution, rationals of pixels in a unit."""
-    scale = um_per_unit(int(page.tags.valueof(296, 2)))
+    unit = page.tags.valueof(296, 2)
+    scale = um_per_unit(unit) if isinstance(unit, int) else None
     claims = [page.tags.valueof(282), page.tags.valueof(283)]
     if scale is None or any(not isinstance(claim, tuple) or len(claim) != 2 for claim in claims):
         return None

@@ -12,20 +12,23 @@ RGB of 8 or 16 bits       as stored
 palette                   RGB through the colour map, the upper 8 bits of its 16; a map without any
                           value above 255 holds 8-bit colours, as libtiff takes it
 YCbCr without JPEG        RGB in libtiff's arithmetic, each difference shared by its block
-signed samples            as unsigned while none is negative; the first negative one is an error
+L*a*b* of 8 or 16 bits    sRGB by LittleCMS; what lies outside its gamut is clipped
+signed gray, 8 or 16 bits unsigned: 2**(bits - 1) is added to every sample, whatever they are
 an alpha channel          dropped
 further samples           channels of fluorescence; of brightfield dropped after RGB and after one
                           sample of gray, refused where gray has more than one
 ========================  ==========================================================================
 
-CMYK and L*a*b* are refused: what RGB they mean depends on a profile and an intent that the file
-does not tell.
+CMYK is refused: what RGB it means depends on a profile and an intent that the file does not tell.
+So are signed colours: moved like gray they would be others, and nothing says where black is.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -36,6 +39,7 @@ from stformat.errors import ImageError
 from stformat.model import Note
 from stformat.sources._ccitt import CcittCoding
 from stformat.sources._image_file import image_error
+from stformat.sources._image_lab import LabCoding
 from stformat.sources._image_planes import MAX_CHANNELS
 from stformat.sources._image_tiff_samples import StoredSamples, YcbcrCoding
 
@@ -67,8 +71,12 @@ _OLD_JPEG = 6
 _PIXEL_CODECS = {"jpeg", "jpeg2000", "webp"}
 
 _WHITE_IS_0, _BLACK_IS_0, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_LAB = {8, 9, 10}
-_CHANNELS = {_WHITE_IS_0: 1, _BLACK_IS_0: 1, _RGB: 3, _PALETTE: 1, _YCBCR: 3}
+_CIE_LAB, _ICC_LAB, _ITU_LAB = 8, 9, 10
+_LAB: Mapping[int, LabCoding] = MappingProxyType({_CIE_LAB: "cie", _ICC_LAB: "icc"})
+_GRAY = {_WHITE_IS_0, _BLACK_IS_0}
+_CHANNELS = {
+    _WHITE_IS_0: 1, _BLACK_IS_0: 1, _RGB: 3, _PALETTE: 1, _YCBCR: 3, _CIE_LAB: 3, _ICC_LAB: 3,
+}  # fmt: skip
 _ALPHA_SAMPLES = {1, 2}
 _UNSIGNED, _SIGNED = 1, 2
 
@@ -81,6 +89,8 @@ _CODEC_BITS = {
 }
 _PHOTOMETRIC_BITS = {
     _RGB: frozenset({8, 16}),
+    _CIE_LAB: frozenset({8, 16}),
+    _ICC_LAB: frozenset({8, 16}),
     _YCBCR: frozenset({8}),
     _PALETTE: frozenset({1, 2, 4, 8}),
 }
@@ -89,6 +99,8 @@ _CODEC_SAMPLES = {"ccitt": {1}, "jpeg": {1, 2, 3}, "webp": {3, 4}, "jpeg2000": {
 
 _T4_OPTIONS, _T6_OPTIONS = 292, 293
 _TWO_DIMENSIONAL, _UNCOMPRESSED_MODE = 1, 2
+_WHITE_POINT = 318
+_D50, _WHITE_POINT_TOLERANCE = (0.3457, 0.3585), 0.001
 _YCBCR_COEFFICIENTS, _YCBCR_SUBSAMPLING, _REFERENCE_BLACK_WHITE = 529, 530, 532
 
 _TO_RGB = "convert it to an 8-bit RGB TIFF"
@@ -185,6 +197,7 @@ def pixel_kind(
         reverse_bits=not is_decoded and int(page.fillorder) == 2,
         palette=palette,
         ycbcr=ycbcr,
+        lab=_LAB.get(photometric),
     )
     return PixelKind(
         codec=codec,
@@ -192,7 +205,7 @@ def pixel_kind(
         n_channels=n_channels,
         n_values=3 if palette is not None else stored.per_pixel,
         is_planar=is_planar,
-        names=("r", "g", "b") if photometric in {_RGB, _PALETTE, _YCBCR} else (),
+        names=() if photometric in _GRAY else ("r", "g", "b"),
         is_rgb=photometric == _RGB,
         ccitt=_ccitt_coding(page, where) if codec == "ccitt" else None,
         ycbcr_after_decoding=YcbcrCoding() if int(page.compression) == _APERIO_YCBCR else None,
@@ -205,8 +218,10 @@ def _codec(page: tifffile.TiffPage, photometric: int, where: str) -> str:
     codec = _CODECS.get(int(page.compression))
     if codec is None:
         raise _unsupported(where, f"compression {_name(page.compression)}")
-    if photometric in {_CMYK, *_LAB}:
+    if photometric in {_CMYK, _ITU_LAB}:
         raise _unsupported(where, f"photometric {_name(page.photometric)}", _WITH_PROFILE)
+    if photometric in _LAB:
+        _check_white_point(page, where)
     is_read = photometric in _CHANNELS
     if codec == "jpeg2000":
         allowed = {_RGB, _YCBCR} if int(page.compression) == _APERIO_YCBCR else {_BLACK_IS_0, _RGB}
@@ -214,19 +229,35 @@ def _codec(page: tifffile.TiffPage, photometric: int, where: str) -> str:
     elif codec == "webp":
         is_read = photometric == _RGB
     elif codec == "jpeg":
-        is_read = is_read and photometric != _PALETTE
+        is_read = is_read and photometric not in {_PALETTE, *_LAB}
     elif codec == "ccitt":
-        is_read = photometric in {_WHITE_IS_0, _BLACK_IS_0}
+        is_read = photometric in _GRAY
     if not is_read:
         raise _unsupported(where, f"photometric {_name(page.photometric)}, compression {codec}")
     return codec
+
+
+def _check_white_point(page: tifffile.TiffPage, where: str) -> None:
+    """Refuse L*a*b* under another white than D50, which both encodings are for."""
+    white = _rationals(page, _WHITE_POINT, _D50)
+    if not all(
+        abs(value - expected) <= _WHITE_POINT_TOLERANCE
+        for value, expected in zip(white, _D50, strict=True)
+    ):
+        found = " and ".join(f"{value:.4f}" for value in white)
+        raise _unsupported(where, f"L*a*b* with a white point of {found}", _WITH_PROFILE)
 
 
 def _check_samples(page: tifffile.TiffPage, codec: str, photometric: int, where: str) -> None:
     """Refuse samples that are not read."""
     bits = page.bitspersample
     allowed = _CODEC_BITS.get(codec, _ALL_BITS) & _PHOTOMETRIC_BITS.get(photometric, _ALL_BITS)
-    is_signed = page.sampleformat == _SIGNED and bits in {8, 16} and codec not in _PIXEL_CODECS
+    is_signed = (
+        page.sampleformat == _SIGNED
+        and bits in {8, 16}
+        and codec not in _PIXEL_CODECS
+        and photometric in _GRAY
+    )
     if bits not in allowed or not (page.sampleformat == _UNSIGNED or is_signed):
         raise _unsupported(
             where,
@@ -235,7 +266,7 @@ def _check_samples(page: tifffile.TiffPage, codec: str, photometric: int, where:
     if page.imagedepth != 1 or page.tiledepth != 1:
         raise _unsupported(where, "a volume")
     if int(page.planarconfig) == 2:
-        is_read = photometric != _YCBCR and codec not in {"jpeg2000", "webp"}
+        is_read = photometric not in {_YCBCR, *_LAB} and codec not in {"jpeg2000", "webp"}
     else:
         is_read = page.samplesperpixel in _CODEC_SAMPLES.get(codec, {page.samplesperpixel})
     if not is_read:
@@ -274,7 +305,10 @@ def _channels(
             f"several planes: {n_samples} samples a pixel",
             "if they are channels of fluorescence pass --stain if, else save one of them",
         )
-    return n_colours, _alpha_note(n_pixels) if n_extra == 1 else _samples_note(n_extra, n_pixels)
+    if n_alpha == n_extra == 1:
+        return n_colours, _alpha_note(n_pixels)
+    message = f"{n_extra} samples a pixel beyond gray or colour were dropped."
+    return n_colours, (Note(code="image.samples-dropped", message=message, count=n_pixels),)
 
 
 def _palette(page: tifffile.TiffPage, where: str) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
@@ -361,17 +395,23 @@ def _value_notes(page: tifffile.TiffPage, stored: StoredSamples) -> tuple[Note, 
     if stored.is_inverted:
         message = "The image stores white as 0; its samples were inverted."
         notes.append(Note(code="image.inverted", message=message, count=n_pixels))
+    if stored.is_signed:
+        message = (
+            f"Samples are signed; {stored.offset} was added to each, so that none is negative."
+        )
+        notes.append(Note(code="image.signed-samples", message=message, count=n_pixels))
+    if stored.lab is not None:
+        message = (
+            "Pixels were CIE L*a*b*; they were converted to sRGB by LittleCMS, relative "
+            "colorimetric under D50. Colours outside sRGB were clipped, so this cannot be undone."
+        )
+        notes.append(Note(code="image.converted-from-lab", message=message, count=n_pixels))
     return tuple(notes)
 
 
 def _alpha_note(n_pixels: int) -> tuple[Note, ...]:
     message = "The image has a channel of opacity, which was dropped; colours are as stored."
     return (Note(code="image.alpha-dropped", message=message, count=n_pixels),)
-
-
-def _samples_note(n_extra: int, n_pixels: int) -> tuple[Note, ...]:
-    message = f"{n_extra} samples a pixel that are neither red, green nor blue were dropped."
-    return (Note(code="image.samples-dropped", message=message, count=n_pixels),)
 
 
 def _name(value: object) -> str:

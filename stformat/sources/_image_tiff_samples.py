@@ -1,7 +1,7 @@
 """From the samples that a TIFF stores to the values of pixels.
 
 TIFF 6.0: sections 4 (bilevel, min-is-white), 5 (palette), 8 (FillOrder), 14 (differencing),
-21 (YCbCr).
+21 (YCbCr), 23 (L*a*b*).
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NegativeSampleError", "StoredSamples", "YcbcrCoding", "ycbcr_to_rgb"]
+from stformat.sources._image_lab import LabCoding, lab_to_srgb
+
+__all__ = ["StoredSamples", "YcbcrCoding", "ycbcr_to_rgb"]
 
 _FIXED_POINT_BITS = 16
 _HALF = 1 << (_FIXED_POINT_BITS - 1)
 _SLAB = 64
 _MAX_VALUE = 4096
 
-
-class NegativeSampleError(ValueError):
-    """A signed sample is below zero, and so is no uint8 or uint16."""
+_SLAB_SAMPLES = 2**20
+"""Samples that are converted at a time: what a conversion takes beside them is up to 8 times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class StoredSamples:
     """Samples that lie side by side in a pixel."""
 
     is_signed: bool = False
-    """Whether samples are two's complement."""
+    """Whether samples are two's complement; the least becomes 0."""
 
     is_inverted: bool = False
     """Whether 0 is white."""
@@ -78,6 +79,14 @@ class StoredSamples:
 
     ycbcr: YcbcrCoding | None = None
     """Given where samples are YCbCr and no JPEG decoder turns them into RGB."""
+
+    lab: LabCoding | None = None
+    """Given where the first three samples of a pixel are L*, a* and b*."""
+
+    @property
+    def offset(self) -> int:
+        """What is added to a sample so that none is negative."""
+        return 1 << (self.bits - 1) if self.is_signed else 0
 
     @property
     def are_values(self) -> bool:
@@ -101,16 +110,20 @@ class StoredSamples:
             `are_values`.
         out : (y, x, sample) ndarray of uint8 or uint16
             Values: of gray from black to white over the whole range of the type.
-
-        Raises
-        ------
-        NegativeSampleError
-            If a signed sample is negative.
         """
         n_rows, width, _ = out.shape
         if self.ycbcr is not None:
             _ycbcr_rows(stored, self.ycbcr, out)
             return
+        row_bytes = self.n_bytes(1, width)
+        step = max(1, _SLAB_SAMPLES // (width * self.per_pixel))
+        for top in range(0, n_rows, step):
+            slab = out[top : top + step]
+            first = top * row_bytes
+            self._slab_to_values(stored[first : first + len(slab) * row_bytes], slab)
+
+    def _slab_to_values(self, stored: NDArray[np.uint8], out: NDArray[Any]) -> None:
+        n_rows, width, _ = out.shape
         if self.bits < 8:
             packed = stored.reshape(n_rows, -1)
             samples = _unpack(packed, self.bits)[:, : width * self.per_pixel]
@@ -122,6 +135,9 @@ class StoredSamples:
         if self.palette is not None:
             np.take(self.palette, samples[:, :, 0], axis=0, out=out[:, :, :3], mode="clip")
             return
+        if self.lab is not None:
+            lab_to_srgb(samples[:, :, :3], self.lab, out=out[:, :, :3])
+            return
         if self.bits < 8:
             np.multiply(samples, 255 // (2**self.bits - 1), out=out)
         elif not np.shares_memory(samples, out):
@@ -130,15 +146,14 @@ class StoredSamples:
             np.invert(out, out=out)
 
     def _restore(self, samples: NDArray[Any]) -> None:
-        """Undo byte order and differences, in place; refuse what has no unsigned value."""
+        """Undo byte order, differences and sign, in place."""
         if self.swap_bytes:
             samples.byteswap(inplace=True)
         if self.has_predictor:
             imagecodecs.delta_decode(samples, axis=1, out=samples)
         if self.is_signed:
-            smallest = samples.view(f"i{samples.itemsize}").min(initial=0)
-            if smallest < 0:
-                raise NegativeSampleError(f"a sample of {smallest}")
+            # Adds 2**(bits - 1) in two's complement.
+            np.bitwise_xor(samples, self.offset, out=samples)
 
 
 def _unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

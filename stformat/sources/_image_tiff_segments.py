@@ -20,7 +20,7 @@ from stformat.sources._image_file import InputFile, image_error, scratch_array
 from stformat.sources._image_jpeg import JPEG_ERRORS, parse_jpeg
 from stformat.sources._image_jpeg2000 import parse_jpeg2000
 from stformat.sources._image_tiff import TiffLayout
-from stformat.sources._image_tiff_samples import NegativeSampleError, ycbcr_to_rgb
+from stformat.sources._image_tiff_samples import ycbcr_to_rgb
 from stformat.sources._segments import Segment
 
 __all__ = ["TiffSegments"]
@@ -78,7 +78,7 @@ class TiffSegments:
         file.read_into(start + self.layout.kind.stored.n_bytes(first, width), stored)
         if self.layout.kind.stored.reverse_bits:
             imagecodecs.bitorder_decode(stored, out=stored)
-        self._to_values(stored, out, _place(file, start))
+        self.layout.kind.stored.to_values(stored, out)
 
     def decode(self, file: InputFile, segment: Segment, out: NDArray[Any]) -> None:
         """Decode a segment; see `SegmentedImage.decode`."""
@@ -102,7 +102,8 @@ class TiffSegments:
         """Decode what is stored as rows of samples."""
         kind = self.layout.kind
         if kind.stored.reverse_bits:
-            data = bytearray(imagecodecs.bitorder_decode(bytes(data)))
+            packed = np.frombuffer(data, np.uint8)
+            imagecodecs.bitorder_decode(packed, out=packed)
         n_rows, _ = self.layout.grid.visible(segment)
         if kind.ccitt is not None:
             self._decode_ccitt(bytes(data), out[:n_rows], where)
@@ -125,7 +126,7 @@ class TiffSegments:
                 f"{n_bytes}",
                 "copy the file again from its source",
             )
-        self._to_values(stored[:n_needed], out[:n_rows], where)
+        kind.stored.to_values(stored[:n_needed], out[:n_rows])
 
     def _buffer(self, out: NDArray[Any], n_rows: int) -> NDArray[np.uint8]:
         """Return room for stored rows: the memory of their values where it fits."""
@@ -133,18 +134,6 @@ class TiffSegments:
         if stored.are_values:
             return out.reshape(-1).view(np.uint8)
         return scratch_array((stored.n_bytes(n_rows, out.shape[1]),), np.uint8, self.scratch)
-
-    def _to_values(self, stored: NDArray[np.uint8], out: NDArray[Any], where: str) -> None:
-        try:
-            self.layout.kind.stored.to_values(stored, out)
-        except NegativeSampleError as error:
-            raise image_error(
-                "unsupported",
-                where,
-                "signed samples are read only where none is negative",
-                str(error),
-                "add an offset to all samples and save them as unsigned",
-            ) from error
 
     def _run(
         self,
@@ -165,10 +154,9 @@ class TiffSegments:
         if kind.ccitt is None:
             raise ValueError("the segment holds no CCITT data")
         try:
-            bits = decode_ccitt(data, out.shape[0], out.shape[1], kind.ccitt)
+            decode_ccitt(data, kind.ccitt, out=out[:, :, 0])
         except CcittError as error:
             raise _corrupt(kind.codec, where, error) from error
-        np.multiply(bits[:, :, None], 255, out=out)
         if kind.stored.is_inverted:
             np.invert(out, out=out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +11,14 @@ from pathlib import Path
 from stformat.errors import InputError, Problem
 from stformat.model import Descriptors, SlideRecord
 
-__all__ = ["DESCRIPTOR_OPTIONS", "SourceKind", "SourceRequest", "descriptors", "positive"]
+__all__ = [
+    "DESCRIPTOR_OPTIONS",
+    "SourceKind",
+    "SourceRequest",
+    "descriptors",
+    "focal_plane",
+    "positive",
+]
 
 DESCRIPTOR_OPTIONS = tuple(field.name for field in fields(Descriptors))
 """Options that every kind of source takes: what is known of a slide beyond its files."""
@@ -88,6 +96,40 @@ def positive(name: str, value: object) -> float:
     if not (math.isfinite(number) and number > 0):
         raise InputError(Problem("option.number", name, "a positive number is needed", repr(value)))
     return number
+
+
+def focal_plane(options: Mapping[str, object]) -> int | None:
+    """Read the focal plane to take of an image that has several.
+
+    Parameters
+    ----------
+    options : mapping
+        Options by name.
+
+    Returns
+    -------
+    int or None
+        The option ``focal_plane``, counted from 0; None where it is not given.
+
+    Raises
+    ------
+    InputError
+        If it is no whole number.
+
+    Examples
+    --------
+    >>> focal_plane({"focal_plane": 2})
+    2
+    """
+    value = options.get("focal_plane")
+    if value is None:
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # what it refuses is the error
+    except TypeError:
+        raise InputError(
+            Problem("option.number", "focal_plane", "a whole number is needed", repr(value))
+        ) from None
 
 
 def descriptors(options: Mapping[str, object], *, technology: str) -> Descriptors:

@@ -44,6 +44,7 @@ def choose_image(
     *,
     given: Path | None,
     stain: Literal["he", "if"],
+    focal_plane: int | None,
     scratch: Path | None,
 ) -> ChosenImage:
     """Open the image of a slide.
@@ -58,6 +59,8 @@ def choose_image(
         Full-resolution image that the user names.
     stain : {"he", "if"}
         Brightfield or fluorescence.
+    focal_plane : int or None
+        Which one to read of an image with several focal planes; see `open_image`.
     scratch : pathlib.Path or None
         Directory for temporary files.
 
@@ -76,7 +79,7 @@ def choose_image(
     """
     path = given or _only(files.full, "full-resolution image")
     if path is not None:
-        image = _open(path, stain=stain, scratch=scratch)
+        image = _open(path, stain=stain, focal_plane=focal_plane, scratch=scratch)
         return ChosenImage(image=image, scale=1.0, is_reduced=False, notes=image.notes)
     for size, candidates, scale in (
         ("hires", files.hires, factors.hires_scale),
@@ -85,7 +88,7 @@ def choose_image(
         path = _only(candidates, f"tissue_{size}_image")
         if path is None or scale is None:
             continue
-        image = _open(path, stain=stain, scratch=scratch)
+        image = _open(path, stain=stain, focal_plane=focal_plane, scratch=scratch)
         _, height, width = image.shape
         message = (
             f"No full-resolution image was given: {path.name} of {width} x {height} px stands for "
@@ -117,7 +120,9 @@ def _only(candidates: tuple[Path, ...], what: str) -> Path | None:
     return candidates[0] if candidates else None
 
 
-def _open(path: Path, *, stain: Literal["he", "if"], scratch: Path | None) -> Image:
+def _open(
+    path: Path, *, stain: Literal["he", "if"], focal_plane: int | None, scratch: Path | None
+) -> Image:
     if path.suffix.lower() == ".gz":
         raise ImageError(
             Problem(
@@ -128,7 +133,7 @@ def _open(path: Path, *, stain: Literal["he", "if"], scratch: Path | None) -> Im
                 "decompress it with gunzip -k",
             )
         )
-    return open_image(path, scratch=scratch, stain=stain)
+    return open_image(path, scratch=scratch, stain=stain, focal_plane=focal_plane)
 
 
 def check_image(

@@ -29,7 +29,7 @@ from stformat.model import (
 from stformat.sources._bytes import source_file
 from stformat.sources._counts_text import TextCounts, read_counts_text
 from stformat.sources._image import open_image
-from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, positive
+from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, focal_plane, positive
 from stformat.sources._lattice import Lattice, fit_lattice, lattice_step, nearest_distance
 from stformat.sources._legacy_st_files import SampleFiles, evidence, find_sample
 from stformat.sources._legacy_st_join import JoinedSpots, join_labels, join_spots
@@ -58,8 +58,9 @@ def read_legacy_st(request: SourceRequest) -> SlideRecord:
     Parameters
     ----------
     request : SourceRequest
-        Options of its own: ``pitch_um``, the distance of neighbouring spots in microns, and
-        ``labels``, the path of a label file.
+        Options of its own: ``pitch_um``, the distance of neighbouring spots in microns,
+        ``labels``, the path of a label file, and ``focal_plane``, which one to read of an image
+        that has several, counted from 0.
 
     Returns
     -------
@@ -129,7 +130,7 @@ def read_legacy_st(request: SourceRequest) -> SlideRecord:
 
 KIND = SourceKind(
     name="legacy_st",
-    options=("pitch_um", "labels"),
+    options=("pitch_um", "labels", "focal_plane"),
     looks_like=evidence,
     read=read_legacy_st,
 )
@@ -157,6 +158,7 @@ def _read_image(
         path or files.images[0],
         scratch=request.scratch,
         stain="if" if request.options.get("stain") == "if" else "he",
+        focal_plane=focal_plane(request.options),
     )
     return image, image.notes
 

@@ -20,7 +20,7 @@ from stformat.sources._bytes import source_file
 from stformat.sources._counts_10x import FeatureCounts
 from stformat.sources._counts_h5 import read_counts_h5
 from stformat.sources._counts_mtx import read_counts_mtx
-from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, positive
+from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, focal_plane, positive
 from stformat.sources._notes import outside_notes
 from stformat.sources._positions import TissuePositions, read_positions
 from stformat.sources._scalefactors import ScaleFactors, read_scalefactors
@@ -47,7 +47,8 @@ def read_visium(request: SourceRequest) -> SlideRecord:
     request : SourceRequest
         Options of its own: ``counts``, the path of a count matrix; ``labels``, the path of a table
         with a column of barcodes; ``pitch_um``, the distance of neighbouring spots in microns
-        where the array is not Visium's. An ``mpp`` is that of the image that is stored.
+        where the array is not Visium's; ``focal_plane``, which one to read of an image that has
+        several, counted from 0. An ``mpp`` is that of the image that is stored.
 
     Returns
     -------
@@ -127,7 +128,7 @@ def read_visium(request: SourceRequest) -> SlideRecord:
 
 KIND = SourceKind(
     name="visium",
-    options=("counts", "labels", "pitch_um"),
+    options=("counts", "labels", "pitch_um", "focal_plane"),
     looks_like=evidence,
     read=read_visium,
 )
@@ -157,6 +158,7 @@ def _read_parts(request: SourceRequest) -> _Parts:
         factors,
         given=request.image,
         stain="if" if request.options.get("stain") == "if" else "he",
+        focal_plane=focal_plane(request.options),
         scratch=request.scratch,
     )
     check_image(chosen, factors, xy=positions.xy, in_tissue=positions.in_tissue)
@@ -191,6 +193,7 @@ def _read_positions(files: VisiumFiles) -> TissuePositions:
                 str(files.folder),
                 "tissue positions are needed, such as spatial/tissue_positions.csv",
                 "none",
+                "name the folder of one slide, with its matrix and its folder spatial",
             )
         )
     first, *others = [read_positions(path) for path in files.positions]

@@ -7,6 +7,8 @@ import threading
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from stformat.errors import ImageError
@@ -203,6 +205,17 @@ def test_ways_to_name_pages(tmp_path, blocks, order):
         ),
         (
             ome(
+                '<TiffData FirstC="0" IFD="0"><UUID>urn:uuid:2</UUID></TiffData>'
+                '<TiffData FirstC="1" IFD="0"><UUID>urn:uuid:3</UUID></TiffData>'
+                '<TiffData FirstC="2" IFD="0"><UUID>urn:uuid:4</UUID></TiffData>'
+            ).replace(' UUID="urn:uuid:1"', ""),
+            "image.unsupported",
+            "other files",
+        ),
+        (ome('<TiffData IFD="0"/>' * 5000), "image.corrupt", "5000 of them"),
+        (ome('<TiffData FirstZ="1" IFD="0"/>'), "image.corrupt", "plane 3 of 3"),
+        (
+            ome(
                 more='<Image><Pixels SizeX="50" SizeY="40" SizeZ="1" SizeC="1" SizeT="1"/></Image>'
             ),
             "image.unsupported",
@@ -216,15 +229,6 @@ def test_stacks_that_are_refused(tmp_path, description, code, found):
     problem = problem_of(path)
     assert problem.code == code
     assert found in problem.found
-
-
-@pytest.mark.parametrize("stain", ["he", "if"])
-def test_a_series_of_focal_planes_names_the_projection(tmp_path, stain):
-    path = tmp_path / "a.tif"
-    write_pages(path, planes(3), ome(z=3, c=1))
-    problem = problem_of(path, stain)
-    assert "several planes" in problem.found
-    assert "maximum projection" in problem.remedy
 
 
 @pytest.mark.parametrize(
@@ -357,10 +361,17 @@ def test_pages_that_go_in_a_circle(tmp_path):
         (("ch1", ""), ("ch1 (0)", "ch1 (1)")),
         (("DAPI\0\n", "x" * 500), ("DAPI", "x" * 100)),
         (("only one",), ("ch0", "ch1")),
+        (("a", "a", "a (0)"), ("a (0)", "a (1)", "a (0) (2)")),
+        (("a (1)", "a", "a"), ("a (1) (0)", "a (1)", "a (2)")),
     ],
 )
 def test_names_are_unique_and_printable(names, expected):
-    assert unique_names(names, 2) == expected
+    assert unique_names(names, max(2, len(names))) == expected
+
+
+@given(st.lists(st.sampled_from(["", "a", "b", "ch0", "ch1", "a (0)", "a (1)", "a (0) (1)"])))
+def test_no_two_channels_have_one_name(names):
+    assert len(set(unique_names(tuple(names), len(names)))) == len(names)
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_every_segment_is_decoded_once(tmp_path, monkeypatch, layout, height):
         assert len(decoded) == len(set(decoded)) == len(tiff.pages.first.dataoffsets)
 
 
-@pytest.mark.parametrize("extrasample", ["unassalpha", "assocalpha", "unspecified"])
+@pytest.mark.parametrize("extrasample", ["unassalpha", "assocalpha"])
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 def test_tiff_alpha_is_dropped_and_noted(tmp_path, extrasample, planar):
     pixels = smooth(40, 50, 4)
@@ -373,12 +373,8 @@ def test_a_broken_exif_block_does_not_matter(tmp_path, exif):
         ({"resolution": (40_000, 20_000), "resolutionunit": "centimeter"}, None),
         ({"resolution": (40_000, 40_000), "resolutionunit": "none"}, None),
         ({"description": "Aperio Image Library v11\r\n20x20 |AppMag = 20|MPP = 0.4990"}, 0.499),
-        ({"description": '<OME><Pixels ID="p" PhysicalSizeX="0.325" SizeX="3"/></OME>'}, 0.325),
-        (
-            {"description": '<OME><Pixels PhysicalSizeXUnit="mm" PhysicalSizeX="0.3"/></OME>'},
-            None,
-        ),
-        ({"description": '<OME><Pixels PhysicalSizeX="wide"/></OME>'}, None),
+        ({"description": "|MPP = 0.4990"}, None),
+        ({"description": "Aperio |MPP = 0.4.9"}, None),
         ({}, None),
     ],
 )
@@ -386,6 +382,49 @@ def test_tiff_resolution(tmp_path, options, expected):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, smooth(20, 30, 3), photometric="rgb", metadata=None, **options)
     assert open_image(path).tag_mpp == (None if expected is None else pytest.approx(expected))
+
+
+OME_IMAGE = '<Image><Pixels SizeX="{x}" SizeY="20" SizeZ="1" SizeC="3" SizeT="1" {more}/></Image>'
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ('PhysicalSizeX="0.325"', 0.325),
+        ("PhysicalSizeX='0.325' PhysicalSizeY='0.325'", 0.325),
+        ('PhysicalSizeX="0.325" PhysicalSizeXUnit="&#181;m"', 0.325),
+        ('PhysicalSizeX="0.325" PhysicalSizeXUnit="&#x3bc;m"', 0.325),
+        ('PhysicalSizeX="0.325" PhysicalSizeY="0.65"', None),
+        ('PhysicalSizeX="0.325" PhysicalSizeXUnit="mm"', None),
+        ('PhysicalSizeX="wide"', None),
+        ("", None),
+    ],
+)
+def test_resolution_by_ome_xml(tmp_path, more, expected):
+    """That of the image that is read: an overview beside it has another."""
+    path = tmp_path / "a.tif"
+    overview = OME_IMAGE.format(x=7, more='PhysicalSizeX="8"')
+    tifffile.imwrite(
+        path,
+        smooth(20, 30, 3),
+        photometric="rgb",
+        metadata=None,
+        description=f"<OME>{overview}{OME_IMAGE.format(x=30, more=more)}</OME>",
+    )
+    assert open_image(path).tag_mpp == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_resolution_unit_of_two_numbers_is_none(tmp_path):
+    path = tmp_path / "a.tif"
+    pixels = smooth(20, 30, 3)
+    tifffile.imwrite(path, pixels, photometric="rgb", metadata=None, resolution=(40_000, 40_000))
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        at = tiff.pages.first.tags[296].offset
+    content[at + 4 : at + 8] = (2).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert open_image(path).tag_mpp is None
+    assert_bands_equal(path, pixels)
 
 
 @pytest.mark.parametrize(("dpi", "expected"), [(50_800, 0.5), (72, None), (300, None)])

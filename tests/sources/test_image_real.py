@@ -1,9 +1,12 @@
 """Real files: pixels as Pillow or tifffile decode them, or the error that each one is known for."""
 
+import io
+
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image as Pillow
+from PIL import ImageCms
 
 from stformat.errors import ImageError
 from stformat.sources._image import open_image
@@ -18,15 +21,15 @@ KNOWN = {
     "wsi/largeimage_test_orient1.tif": None,
     "wsi/largeimage_test_orient6.tif": None,
     "wsi/libvips_1bit.tif": None,
-    "wsi/libvips_multi-channel-z-series.ome.tif": "image.unsupported",  # five focal planes
+    "wsi/libvips_multi-channel-z-series.ome.tif": "image.unsupported",  # see STACKS
     "wsi/libvips_subsampled.tif": None,
     "wsi/openslide_boxes.tiff": None,
     "wsi/openslide_small.svs": None,
-    "wsi/vitessce_test.ome.tif": "image.unsupported",  # three planes; as fluorescence see below
+    "wsi/vitessce_test.ome.tif": "image.unsupported",  # see STACKS
     "imgquirks/16bit.MM.cropped.tif": None,
     "imgquirks/exif_imagemagick_orientation.png": None,
     "imgquirks/g4_orientation_6.tif": None,
-    "imgquirks/hopper.Lab.tif": "image.unsupported",  # no profile says what RGB it means
+    "imgquirks/hopper.Lab.tif": None,
     "imgquirks/hopper_bad_exif.jpg": None,
     "imgquirks/hopper_bigtiff.tif": None,
     "imgquirks/hopper_jpg.tif": None,
@@ -34,7 +37,7 @@ KNOWN = {
     "imgquirks/hopper_orientation_8.jpg": None,
     "imgquirks/old-style-jpeg-compression.tif": None,
     "imgquirks/orientation_rectangle.jpg": None,
-    "imgquirks/separate_planar_extra_samples.tiff": "image.unsupported",  # negative samples
+    "imgquirks/separate_planar_extra_samples.tiff": None,
     "imgquirks/tiff_16bit_RGB.tiff": None,
     "imgquirks/tiff_16bit_RGBa.tiff": None,
     "wsi_bad/openslide_unopenable.tiff": "image.unsupported",
@@ -63,11 +66,37 @@ KNOWN = {
     "her2st_C2/ST-imgs/C/C2/5714_HE_BT_C2.jpg": None,
     "st_mob1/MOB1.jpg": None,
 }
+# Read only with options: a brightfield image has one plane, one of several focal planes is named.
+STACKS = {
+    "vitessce_test.ome.tif": [({}, np.s_[:])],
+    "libvips_multi-channel-z-series.ome.tif": [({"focal_plane": z}, np.s_[:, z]) for z in range(5)],
+}
 FOLDERS = ("wsi", "imgquirks", "wsi_bad", "malformed/tiff_jpeg_png")
 
 
 # tifffile does not decode these, or not the way a page is seen: black is 0, pixels are whole.
-PILLOW_KNOWS = {"libvips_1bit.tif", "libvips_subsampled.tif", "g4_orientation_6.tif"}
+PILLOW_KNOWS = {
+    "libvips_1bit.tif", "libvips_subsampled.tif", "g4_orientation_6.tif", "hopper.Lab.tif",
+}  # fmt: skip
+
+
+def pillow_srgb(picture):
+    """Convert L*a*b* with the profiles that any file could hold, and without a coarse grid."""
+    lab, srgb = (
+        ImageCms.ImageCmsProfile(
+            io.BytesIO(ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes())
+        )
+        for name in ("LAB", "sRGB")
+    )
+    transform = ImageCms.buildTransform(
+        lab,
+        srgb,
+        "LAB",
+        "RGB",
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        flags=ImageCms.Flags.NOOPTIMIZE,
+    )
+    return np.asarray(ImageCms.applyTransform(picture, transform))
 
 
 def oracle(path, image):
@@ -75,6 +104,13 @@ def oracle(path, image):
     if image.codec.startswith("tiff") and path.name not in PILLOW_KNOWS:
         with tifffile.TiffFile(path) as tiff:
             pixels = tiff.pages.first.asarray()
+            if tiff.pages.first.planarconfig == 2:
+                pixels = np.moveaxis(pixels, 0, -1)
+        if pixels.dtype.kind == "i":
+            pixels = (pixels.astype(np.int64) + 2 ** (8 * pixels.itemsize - 1)).astype(np.uint8)
+    elif path.name == "hopper.Lab.tif":
+        with Pillow.open(path) as picture:
+            pixels = pillow_srgb(picture)
     else:
         picture = Pillow.open(path)
         pixels = np.asarray(picture if picture.mode != "1" else picture.convert("L"))
@@ -119,19 +155,28 @@ def test_no_real_file_does_worse_than_an_image_error(real_data, folder):
     assert all(known is not None and code.startswith(known) for _, code, known in codes), codes
 
 
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        ("vitessce_test.ome.tif", "a sample of -1"),
-        ("libvips_multi-channel-z-series.ome.tif", "5 focal planes"),
-    ],
-)
-def test_real_stacks_as_fluorescence(real_data, name, found):
+@pytest.mark.parametrize("name", STACKS)
+def test_real_stacks_as_fluorescence(real_data, name):
     """Both hold int8 with values below zero, the second one five focal planes of each channel."""
+    path = real_data / "wsi" / name
+    stack = tifffile.imread(path)
+    assert stack.dtype == np.int8
+    assert stack.min() < 0
+    for options, chosen in STACKS[name]:
+        image = open_image(path, stain="if", **options)
+        pixels = np.concatenate([band.copy() for band in image.iter_bands(100)], axis=1)
+        np.testing.assert_array_equal(pixels, stack[chosen].astype(np.int16) + 128)
+        assert image.background == 128
+        codes = [note.code for note in image.notes]
+        assert codes == ["image.signed-samples", *["image.focal-plane"] * bool(options)]
+
+
+def test_a_real_stack_without_a_choice_names_the_option(real_data):
+    path = real_data / "wsi/libvips_multi-channel-z-series.ome.tif"
     with pytest.raises(ImageError) as caught:
-        list(open_image(real_data / "wsi" / name, stain="if").iter_bands(256))
-    assert caught.value.problems[0].code == "image.unsupported"
-    assert found in caught.value.problems[0].found
+        open_image(path, stain="if")
+    assert "5 focal planes" in caught.value.problems[0].found
+    assert "--focal-plane" in caught.value.problems[0].remedy
 
 
 def test_damaged_tags_are_not_remarked_on(real_data, capfd):
