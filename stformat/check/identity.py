@@ -26,7 +26,8 @@ _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 # What a spreadsheet makes of symbols and identifiers that look like dates or numbers: SEPT2,
 # MARCH1, DEC1; 2310009E13 (Ziemann, Eren and El-Osta, Genome Biology 17, 2016, 177).
 _MANGLED = re.compile(
-    rf"\d{{1,2}}-{_MONTH}(?:-\d{{2,4}})?|{_MONTH}-\d{{1,4}}"
+    # Genes of worms are called jun-1 and sep-1, in small letters.
+    rf"\d{{1,2}}-{_MONTH}(?:-\d{{2,4}})?|(?-i:{_MONTH})-\d{{1,4}}"
     r"|\d{4}[-/]\d{1,2}[-/]\d{1,2}|\d{1,2}/\d{1,2}/\d{2,4}|\d+\.\d+E\+\d+",
     re.IGNORECASE,
 )
@@ -194,7 +195,8 @@ def _join_findings(files: StoreFiles, table: TableView) -> Iterator[str]:
         np.add.at(n_shapes, position, 1)
         here = rows[position]
         apart = centres[is_wanted] - table.xy[here]
-        n_apart += int(np.count_nonzero(np.hypot(*apart.T) > radii[here]))
+        is_near = np.hypot(*apart.T) <= radii[here]  # not where a shape has no place
+        n_apart += len(here) - int(np.count_nonzero(is_near))
     n_repeated = int((n_shapes - 1).clip(min=0).sum())
     if n_repeated:
         yield f"{n_repeated} shapes that repeat the index of another"

@@ -42,7 +42,8 @@ def iter_shapes(
     index : (m,) ndarray of int or object
         What rows of tables refer to.
     centres : (m, 2) ndarray of float64
-        Centroids in full-resolution pixels, columns ``(x, y)``.
+        Centroids in full-resolution pixels, columns ``(x, y)``; NaN of a shape that is missing or
+        empty.
 
     Raises
     ------
@@ -59,7 +60,10 @@ def iter_shapes(
         n_before = 0
         for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
             wkb = batch.column(_GEOMETRY).to_numpy(zero_copy_only=False)
-            centres = shapely.get_coordinates(shapely.centroid(shapely.from_wkb(wkb)))
+            middles = shapely.centroid(shapely.from_wkb(wkb))
+            has_place = ~(shapely.is_missing(middles) | shapely.is_empty(middles))
+            centres = np.full((len(wkb), 2), np.nan)
+            centres[has_place] = shapely.get_coordinates(middles[has_place])
             if isinstance(index, str):
                 yield batch.column(index).to_numpy(zero_copy_only=False), centres
             else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stformat.errors import PositionsError, Problem
 from stformat.model import Note
-from stformat.sources._notes import named
+from stformat.sources._notes import counted, named
 from stformat.sources._sniff import read_head, split_fields
 from stformat.sources._text import read_text
 from stformat.sources._visium_join import without_suffix
@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 28
 """Largest file that is read: 256 MiB of text."""
 
 _MISSING = {"", "na", "nan", "none", "null"}
-_BARCODE_NAMES = {"barcode", "barcodes", "key", "spot", "spot_id", ""}
+_BARCODE = re.compile(r"[ACGTN]{8,}(?![A-Za-z])")
 
 type _Rows = list[list[str]]
 
@@ -56,12 +56,13 @@ def read_barcode_labels(
     PositionsError
         If the file is damaged or no such table, no label finds a spot, or two rows label one spot.
     """
-    names, rows = _read(path)
+    rows = _read(path)
     spots = {barcode: row for row, barcode in enumerate(barcodes)}
     column = _barcode_column(path, rows, spots)
+    names, rows = _without_header(rows, column, spots)
     keys = [row[column] for row in rows]
     if not any(key in spots for key in keys):
-        spots = {without_suffix(barcode): row for barcode, row in spots.items()}
+        spots = _spots_without_suffix(path, spots)
         keys = [without_suffix(key) for key in keys]
     labelled = [index for index in range(len(names)) if index != column]
     if len(set(keys)) < len(keys):
@@ -70,7 +71,8 @@ def read_barcode_labels(
         rows, keys = [rows[index] for index in kept], [keys[index] for index in kept]
         labelled.remove(sample)
     found = np.array([spots.get(key, -1) for key in keys], dtype=np.int64)
-    _check_join(path, keys, found)
+    if not (found >= 0).any():
+        raise _no_join(path, "no label at any spot")
     annotations = {}
     for index, name in zip(labelled, _column_names(names, labelled), strict=True):
         values = np.full(len(barcodes), None, dtype=object)
@@ -81,19 +83,37 @@ def read_barcode_labels(
     return annotations, _notes(annotations, found)
 
 
-def _read(path: Path) -> tuple[list[str | None], _Rows]:
-    """Names of the columns, None where there is no header, and the rows."""
+def _read(path: Path) -> _Rows:
+    """Fields of every line, of which the first may name the columns."""
     text = read_text(path, topic="labels", error=PositionsError, max_bytes=MAX_BYTES)
     head = read_head(path)
     if head is None:
         raise _no_table(path, "another file")
     rows = [split_fields(line, head.delimiter) for line in text.splitlines() if line.strip()]
+    if len(rows) > 1 and {len(row) for row in rows[1:]} == {len(rows[0]) + 1}:
+        # R's write.table leaves out the cell above the row names.
+        rows[0].insert(0, "")
     ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(rows[0])]
     if ragged:
         raise _no_table(path, f"{len(rows[0])} fields in the first row, others in row {ragged[0]}")
-    has_header = any(name.casefold() in _BARCODE_NAMES for name in rows[0])
+    return rows
+
+
+def _without_header(
+    rows: _Rows, column: int, spots: dict[str, int]
+) -> tuple[list[str | None], _Rows]:
+    """Names of the columns, None where the first row has a spot as the others do, and the rows."""
+    first = rows[0][column]
+    has_header = first not in spots and not _BARCODE.match(first)
     names: list[str | None] = [*rows[0]] if has_header else [None] * len(rows[0])
     return names, rows[has_header:]
+
+
+def _spots_without_suffix(path: Path, spots: dict[str, int]) -> dict[str, int]:
+    bare = {without_suffix(barcode): row for barcode, row in spots.items()}
+    if len(bare) < len(spots):
+        raise _no_join(path, "labels without the suffix that tells spots apart")
+    return bare
 
 
 def _no_table(path: Path, found: str) -> PositionsError:
@@ -111,19 +131,10 @@ def _barcode_column(path: Path, rows: _Rows, spots: dict[str, int]) -> int:
     """Column whose values are most often barcodes of the slide."""
     bare = {without_suffix(barcode) for barcode in spots}
     n_found = [
-        sum(without_suffix(row[index]) in bare for row in rows)
-        for index in range(len(rows[0]) if rows else 0)
+        sum(without_suffix(row[index]) in bare for row in rows) for index in range(len(rows[0]))
     ]
     if not any(n_found):
-        raise PositionsError(
-            Problem(
-                "labels.no-join",
-                path.name,
-                "barcodes of labels must be those of the counts",
-                "no label at any spot",
-                "check that both are of the same sample",
-            )
-        )
+        raise _no_join(path, "no label at any spot")
     return n_found.index(max(n_found))
 
 
@@ -152,17 +163,16 @@ def _sample_column(
     )
 
 
-def _check_join(path: Path, keys: list[str], found: NDArray[np.int64]) -> None:
-    if not (found >= 0).any() or len(set(keys)) < len(keys):
-        raise PositionsError(
-            Problem(
-                "labels.no-join",
-                path.name,
-                "barcodes of labels must be those of the counts",
-                "no label at any spot",
-                "check that both are of the same sample",
-            )
+def _no_join(path: Path, found: str) -> PositionsError:
+    return PositionsError(
+        Problem(
+            "labels.no-join",
+            path.name,
+            "barcodes of labels must be those of the counts",
+            found,
+            "check that both are of the same sample",
         )
+    )
 
 
 def _column_names(names: list[str | None], labelled: list[int]) -> list[str]:
@@ -186,12 +196,12 @@ def _notes(
     n_without_spot = int(np.count_nonzero(found < 0))
     is_labelled = [values != np.array(None) for values in annotations.values()]
     n_without_label = int(np.count_nonzero(~np.any(is_labelled, axis=0))) if is_labelled else 0
-    counted = (
-        ("labels.without-spot", n_without_spot, "labels are at no spot of the table"),
-        ("spots.without-label", n_without_label, "spots have no label"),
-    )
-    return tuple(
-        Note(code=code, message=f"{count} {message}.", count=count)
-        for code, count, message in counted
-        if count
-    )
+    notes = []
+    if n_without_spot:
+        labels = counted(n_without_spot, "label is", "labels are")
+        message = f"{labels} at no spot of the table."
+        notes.append(Note(code="labels.without-spot", message=message, count=n_without_spot))
+    if n_without_label:
+        message = f"{counted(n_without_label, 'spot has', 'spots have')} no label."
+        notes.append(Note(code="spots.without-label", message=message, count=n_without_label))
+    return tuple(notes)

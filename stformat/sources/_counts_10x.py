@@ -11,6 +11,7 @@ from scipy import sparse
 
 from stformat.errors import CountsError, Problem
 from stformat.model import Note
+from stformat.sources._notes import counted
 
 __all__ = ["FeatureCounts", "Features", "check_rows", "clean_counts"]
 
@@ -149,10 +150,16 @@ def clean_counts(
     n_zeros = len(data) - int(np.count_nonzero(data))
     if n_zeros:
         matrix.eliminate_zeros()
-        message = f"{n_zeros} zeros that {name} stores were dropped: they say what absence says."
+        zeros = counted(
+            n_zeros,
+            f"zero that {name} stores was dropped: it says",
+            f"zeros that {name} stores were dropped: they say",
+        )
+        message = f"{zeros} what absence says."
         notes.append(Note(code="counts.explicit-zeros", message=message, count=n_zeros))
     if n_non_integer:
-        message = f"{n_non_integer} values are no integers: stored as float32, not as counts."
+        values = counted(n_non_integer, "value is no integer", "values are no integers")
+        message = f"{values}: stored as float32, not as counts."
         notes.append(Note(code="counts.non-integer", message=message, count=n_non_integer))
     return matrix, tuple(notes)
 

@@ -365,7 +365,10 @@ def _side_by_side(name: str, groups: list[str], parts: list[FeatureCounts]) -> F
             shape=(len(barcodes), len(rows)),
         )
         blocks.append(place @ part.matrix)
-    matrix = sparse.csr_array(sparse.hstack(blocks, format="csr"))
+    # A product leaves columns in no order; int32 beside float32 would become float64.
+    dtype = np.result_type(np.float32 if any(b.dtype.kind == "f" for b in blocks) else np.int32)
+    matrix = sparse.csr_array(sparse.hstack(blocks, format="csr", dtype=dtype))
+    matrix.sort_indices()
     features = [part.features for part in parts]
     note = Note(
         code="counts.several-genomes",

@@ -10,7 +10,6 @@ from typing import BinaryIO, NoReturn
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import sparse
 
 from stformat.errors import CountsError, InputError, Problem
 from stformat.sources._counts_10x import (
@@ -44,7 +43,8 @@ _MAX_RATIO = 1100  # deflate reaches 1032
 _LARGEST = np.iinfo(np.int32).max
 _LINE = "every line must have a row, a column and a number"
 
-type _Triplets = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64 | np.float64]]
+type _Values = NDArray[np.int32 | np.int64 | np.float64]
+type _Triplets = tuple[NDArray[np.int32], NDArray[np.int32], _Values]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,8 @@ def find_mtx(folder: Path) -> tuple[MtxFiles, ...]:
         If the folder cannot be read.
     """
     try:
-        paths = sorted(folder.iterdir())
+        # Copies made on macOS carry a hidden ``._matrix.mtx.gz`` beside each file.
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise InputError(
             Problem("source.unreadable", str(folder), "the folder must be readable", str(error))
@@ -124,7 +125,8 @@ def read_counts_mtx(files: MtxFiles) -> FeatureCounts:
 
     Notes
     -----
-    Memory: 16 bytes for each entry while they are put in order, and a block of text.
+    Memory: 24 bytes for each entry, 36 where the file does not list them barcode after barcode as
+    Space Ranger does, and a block of text.
     """
     where = files.matrix.name
     barcodes = tuple(fields[0] for fields in _lines(files.barcodes, "barcodes.tsv", where))
@@ -144,10 +146,8 @@ def read_counts_mtx(files: MtxFiles) -> FeatureCounts:
                 "check that the three files are of one matrix",
             )
         )
-    feature, barcode, value = triplets
-    matrix = _to_rows(feature, barcode, value, shape=(n_barcodes, n_features))
     matrix, notes = clean_counts(
-        where, matrix.data, matrix.indices, matrix.indptr, shape=(n_barcodes, n_features)
+        where, *_to_rows(triplets, n_barcodes), shape=(n_barcodes, n_features)
     )
     folder = files.matrix.parent
     genome = folder.name if folder.parent.name.endswith(_GENOME_FOLDER) else None
@@ -305,18 +305,19 @@ def _block(name: str, frame: pd.DataFrame, header: _Header) -> _Triplets:
                 f"{place.min()} to {place.max()}",
             )
         places.append((place - 1).astype(np.int32))
-    return places[0], places[1], frame[2].to_numpy()
+    values: _Values = frame[2].to_numpy()
+    if values.dtype.kind == "i" and values.min() >= -_LARGEST and values.max() <= _LARGEST:
+        values = values.astype(np.int32)
+    return places[0], places[1], values
 
 
 def _to_rows(
-    feature: NDArray[np.int32],
-    barcode: NDArray[np.int32],
-    value: NDArray[np.int64 | np.float64],
-    *,
-    shape: tuple[int, int],
-) -> sparse.csr_array:
-    """Order entries by barcode and leave equal places as they are, to be found and refused."""
-    order = np.argsort(barcode, kind="stable")
-    n_of_row = np.bincount(barcode, minlength=shape[0])
-    indptr = np.concatenate([[0], np.cumsum(n_of_row)])
-    return sparse.csr_array((value[order], feature[order], indptr), shape=shape)
+    triplets: _Triplets, n_barcodes: int
+) -> tuple[_Values, NDArray[np.int32], NDArray[np.int64]]:
+    """Values, features and where rows begin; equal places stay as they are, to be refused."""
+    feature, barcode, value = triplets
+    if (barcode[1:] < barcode[:-1]).any():
+        order = np.argsort(barcode, kind="stable")
+        feature, value = feature[order], value[order]
+    n_of_row = np.bincount(barcode, minlength=n_barcodes)
+    return value, feature, np.concatenate([[0], np.cumsum(n_of_row)])

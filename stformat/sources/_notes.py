@@ -9,9 +9,32 @@ from numpy.typing import NDArray
 
 from stformat.model import Image, Note
 
-__all__ = ["named", "outside_notes", "unmatched_notes"]
+__all__ = ["counted", "named", "outside_notes", "unmatched_notes"]
 
 _SHOWN = 5
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """Put a number before the words that go with it.
+
+    Parameters
+    ----------
+    number : int
+        How many there are.
+    one, several : str
+        The words for one, and for any other number.
+
+    Returns
+    -------
+    str
+        The number and the words.
+
+    Examples
+    --------
+    >>> counted(1, "spot has", "spots have"), counted(0, "spot has", "spots have")
+    ('1 spot has', '0 spots have')
+    """
+    return f"{number} {one if number == 1 else several}"
 
 
 def named(names: Sequence[str]) -> str:
@@ -61,19 +84,21 @@ def unmatched_notes(
     """
     notes = []
     if without_position:
+        n_rows = len(without_position)
+        rows = counted(n_rows, "row of counts has", "rows of counts have")
         message = (
-            f"{len(without_position)} rows of counts have no place in the spot file and cannot be "
-            f"stored: {named(without_position)}."
+            f"{rows} no place in the spot file and cannot be stored: {named(without_position)}."
         )
-        notes.append(
-            Note(code="counts.without-position", message=message, count=len(without_position))
-        )
+        notes.append(Note(code="counts.without-position", message=message, count=n_rows))
     if without_counts:
-        message = (
-            f"{len(without_counts)} spots of the spot file have no counts and are not rows of "
-            f"the table: {named(without_counts)}."
+        n_spots = len(without_counts)
+        spots = counted(
+            n_spots,
+            "spot of the spot file has no counts and is not a row",
+            "spots of the spot file have no counts and are not rows",
         )
-        notes.append(Note(code="spots.without-counts", message=message, count=len(without_counts)))
+        message = f"{spots} of the table: {named(without_counts)}."
+        notes.append(Note(code="spots.without-counts", message=message, count=n_spots))
     return tuple(notes)
 
 
@@ -103,8 +128,9 @@ def outside_notes(
     n_outside = int(np.count_nonzero(is_outside))
     if not n_outside:
         return ()
+    spots = counted(n_outside, "spot has its centre", "spots have their centres")
     message = (
-        f"{n_outside} spots have their centre outside the image of {width} x {height} px: "
+        f"{spots} outside the image of {width} x {height} px: "
         f"{named(barcodes[is_outside].tolist())}."
     )
     return (Note(code="spots.outside-image", message=message, count=n_outside),)

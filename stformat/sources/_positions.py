@@ -193,6 +193,9 @@ def _text_columns(path: Path) -> tuple[dict[str, list[str]], int]:
         )
     has_header = _is_header(fields)
     names = [field.casefold() for field in fields] if has_header else ["barcode", *COLUMNS]
+    if set(names).isdisjoint(_IDENTIFIERS) and len(head.first_row) == len(names) + 1:
+        # R's write.table leaves out the cell above the row names.
+        names = ["", *names]
     if len(set(names)) < len(names):
         raise PositionsError(
             Problem("positions.columns", path.name, "column names must differ", ", ".join(names))

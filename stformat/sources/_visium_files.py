@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stformat.errors import (
@@ -35,7 +35,19 @@ _SMALL = {
     for size in ("hires", "lowres")
 }
 _FULL = re.compile(_IMAGE.format("(tissue_)?image"), re.IGNORECASE)
-_DERIVED = re.compile(r"hires|lowres|detected|aligned|cytassist", re.IGNORECASE)
+# Data sets of 10x begin with CytAssist_: _image of them is the instrument's, _tissue_image is not.
+_DERIVED = re.compile(r"hires|lowres|detected|aligned|cytassist(?!.*tissue_image)", re.IGNORECASE)
+_POSITIONS = re.compile(
+    r"(.*[-_.])?tissue_positions(_list)?\.(csv|tsv|txt|parquet)(\.gz)?", re.IGNORECASE
+)
+_SCALEFACTORS = re.compile(r"(.*[-_.])?scalefactors(_json)?\.json(\.gz)?", re.IGNORECASE)
+_OWN_NAME = re.compile(r"tissue|scalefactors|image", re.IGNORECASE)
+"""Names as Space Ranger gives them, without that of a sample before."""
+
+
+def _has_word(word: str, text: str) -> bool:
+    """Whether a name has another as a word of its own; an underscore ends a word."""
+    return bool(re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +77,7 @@ class CountsChoice:
         words = " ".join([self.path.name, *folders]).lower()
         if "raw_probe" in words:
             return "probes"
-        return next((word for word in ("filtered", "raw") if word in words), "unnamed")
+        return next((word for word in ("filtered", "raw") if _has_word(word, words)), "unnamed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +155,8 @@ def _hd_sign(folder: Path) -> str | None:
     for name in (folder.name, *(entry.name for entry in _folders(folder))):
         if _HD_FOLDERS.fullmatch(name):
             return f"folder {name}"
-    for path in _files(folder, "spatial"):
-        if path.suffix == ".json" and is_scalefactors(path) and _has_bins(path):
+    for path in _small_files(folder):
+        if _may_be_factors(path) and _has_bins(path):
             return f"bin_size_um in {path.name}"
     return None
 
@@ -194,17 +206,9 @@ def find_files(source: Path, *, sample: str | None) -> VisiumFiles:
             )
         )
     files = _scan(folder)
-    counts = files.counts if matrix is None else (matrix,)
-    return VisiumFiles(
-        name=files.name,
-        folder=folder,
-        counts=_of_sample(counts, sample, lambda choice: choice.path.name),
-        positions=_of_sample(files.positions, sample, _name),
-        scalefactors=_of_sample(files.scalefactors, sample, _name),
-        hires=_of_sample(files.hires, sample, _name),
-        lowres=_of_sample(files.lowres, sample, _name),
-        full=_of_sample(files.full, sample, _name),
-    )
+    if matrix is not None:
+        files = replace(files, counts=(matrix,))
+    return files if sample is None else _of_sample(files, sample)
 
 
 def _matrix_of(source: Path) -> CountsChoice | None:
@@ -225,33 +229,43 @@ def _folder_of(matrix: Path) -> Path:
     return matrix.parent
 
 
-def _name(path: Path) -> str:
-    return path.name
-
-
-def _of_sample[T](
-    candidates: Sequence[T], sample: str | None, name: Callable[[T], str]
-) -> tuple[T, ...]:
-    """Those of several that have the name of the sample as a word in their own, if any has."""
-    if sample is None or len(candidates) < 2:
-        return tuple(candidates)
-    word = re.compile(rf"(?<![^\W_]){re.escape(sample)}(?![^\W_])")
-    return tuple(one for one in candidates if word.search(name(one))) or tuple(candidates)
+def _of_sample(files: VisiumFiles, sample: str) -> VisiumFiles:
+    """Leave the files of one sample where a folder has several, by the names of the files."""
+    counts = tuple(one for one in files.counts if _has_word(sample, one.path.name))
+    roles = (files.positions, files.scalefactors, files.hires, files.lowres, files.full)
+    found = [tuple(path for path in paths if _has_word(sample, path.name)) for paths in roles]
+    has_others = any(
+        0 < len(some) < len(every)
+        for some, every in zip([counts, *found], [files.counts, *roles], strict=True)
+    )
+    if not has_others:
+        return files
+    # Barcodes are the same on every slide: the files of another sample would join without a word.
+    positions, scalefactors, hires, lowres, full = (
+        some or tuple(path for path in every if _OWN_NAME.match(path.name))
+        for some, every in zip(found, roles, strict=True)
+    )
+    return replace(
+        files,
+        counts=counts or files.counts,
+        positions=positions,
+        scalefactors=scalefactors,
+        hires=hires,
+        lowres=lowres,
+        full=full,
+    )
 
 
 def _scan(folder: Path) -> VisiumFiles:
     plain = list(_files(folder, "."))
-    spatial = [path for name in _spatial_folders(folder) for path in _files(folder, name)]
-    small = [*plain, *spatial]
+    small = _small_files(folder)
     microscope = list(_files(folder, "microscope_image"))
     return VisiumFiles(
         name=_slide_name(folder),
         folder=folder,
         counts=tuple(_counts(folder)),
-        positions=tuple(path for path in small if _may_be_table(path) and is_positions(path)),
-        scalefactors=tuple(
-            path for path in small if ".json" in path.name.lower() and is_scalefactors(path)
-        ),
+        positions=tuple(path for path in small if _may_be_positions(path)),
+        scalefactors=tuple(path for path in small if _may_be_factors(path)),
         hires=tuple(path for path in small if _SMALL["hires"].fullmatch(path.name)),
         lowres=tuple(path for path in small if _SMALL["lowres"].fullmatch(path.name)),
         full=tuple(
@@ -267,10 +281,25 @@ def _slide_name(folder: Path) -> str:
     return resolved.parent.name if resolved.name == OUTS else resolved.name
 
 
-def _may_be_table(path: Path) -> bool:
-    """Whether it is worth while to look into a file: not into gigabytes of images and reads."""
+def _small_files(folder: Path) -> list[Path]:
+    """Files that may be tables and documents: beside the matrices, or in ``spatial``."""
+    return [path for name in (".", *_spatial_folders(folder)) for path in _files(folder, name)]
+
+
+def _may_be_positions(path: Path) -> bool:
+    """Whether a file is a table of positions, or is named like one: damage is then reported."""
+    if _POSITIONS.fullmatch(path.name):
+        return True
+    # Not worth while to look into gigabytes of images and reads.
     name = path.name.lower().removesuffix(".gz")
-    return name.endswith((".csv", ".tsv", ".txt", ".parquet"))
+    return name.endswith((".csv", ".tsv", ".txt", ".parquet")) and is_positions(path)
+
+
+def _may_be_factors(path: Path) -> bool:
+    """Whether a file has scale factors, or is named as if: damage is then reported."""
+    if _SCALEFACTORS.fullmatch(path.name):
+        return True
+    return ".json" in path.name.lower() and is_scalefactors(path)
 
 
 def _counts(folder: Path) -> Iterator[CountsChoice]:

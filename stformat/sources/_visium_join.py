@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from stformat.errors import PositionsError, Problem
 from stformat.model import Note
-from stformat.sources._notes import unmatched_notes
+from stformat.sources._notes import counted, unmatched_notes
 from stformat.sources._positions import TissuePositions
 
 __all__ = ["JoinedBarcodes", "join_barcodes", "sections", "without_suffix"]
@@ -93,10 +93,8 @@ def join_barcodes(
             rows = _rows_without_suffix(barcodes, names)
             if (rows >= 0).any():
                 n_joined = int(np.count_nonzero(rows >= 0))
-                message = (
-                    f"{n_joined} barcodes join without the suffix -1, which one of the files "
-                    "leaves out."
-                )
+                joining = counted(n_joined, "barcode joins", "barcodes join")
+                message = f"{joining} without the suffix -1, which one of the files leaves out."
                 notes.append(Note(code="barcodes.suffix", message=message, count=n_joined))
                 break
         else:

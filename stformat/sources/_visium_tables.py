@@ -12,7 +12,7 @@ from stformat.errors import CountsError, Problem
 from stformat.genes.keys import key_kind, parse_ensembl, unique_keys
 from stformat.model import Genes, Note, Spots, Table
 from stformat.sources._counts_10x import GENES, FeatureCounts, Features
-from stformat.sources._notes import named
+from stformat.sources._notes import counted, named
 from stformat.sources._rows import counts_of
 
 __all__ = ["build_tables", "species_of"]
@@ -63,7 +63,7 @@ def build_tables(
             )
         )
     matrix = counts.matrix
-    if len(rows) < matrix.shape[0] or (np.diff(rows) != 1).any():
+    if len(rows) < matrix.shape[0]:
         matrix = matrix[rows]
     all_types = np.array(types, dtype=object)
     tables: list[Table] = []
@@ -109,7 +109,8 @@ def _genes(features: Features, columns: NDArray[np.int64]) -> tuple[Genes, tuple
     if not n_renamed:
         return genes, ()
     repeated = [name for name, key in zip(ids, keys, strict=True) if name != key]
-    message = f"{n_renamed} genes repeat a name and got a suffix: {named(repeated)}."
+    genes_repeat = counted(n_renamed, "gene repeats a name", "genes repeat a name")
+    message = f"{genes_repeat} and got a suffix: {named(repeated)}."
     return genes, (Note(code="genes.repeated-names", message=message, count=n_renamed),)
 
 

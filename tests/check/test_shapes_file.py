@@ -50,6 +50,14 @@ def test_the_place_of_a_square_is_its_middle(tmp_path):
     np.testing.assert_allclose(centres, CENTRES)
 
 
+def test_shapes_without_a_place_have_none(tmp_path):
+    geometry = shapely.points(CENTRES)
+    geometry[3], geometry[4] = None, shapely.Point()
+    _, ids, centres = shapes_of(tmp_path, geopandas.GeoDataFrame(geometry=geometry))
+    assert ids.tolist() == list(range(N_SHAPES))
+    assert np.flatnonzero(np.isnan(centres).any(axis=1)).tolist() == [3, 4]
+
+
 def test_another_encoding_than_wkb_is_refused(tmp_path):
     frame = geopandas.GeoDataFrame(geometry=shapely.points(CENTRES))
     with pytest.raises(CorruptStoreError, match=r"shapes/spots/shapes\.parquet: .* WKB"):

@@ -338,7 +338,7 @@ def unusual(record: SlideRecord) -> SlideRecord:
             "name": objects([str(i % 50) for i in range(96)]),
         },
     )
-    record = with_genes(record, gene_name=edited(names, slice(3), "G9"))
+    record = with_genes(record, gene_name=edited(names, slice(4), ["G9", "G9", "G9", "jun-1"]))
     record = with_counts(record, lambda dense: edited(dense, slice(1), 1_000_000))
     return with_counts(record, lambda dense: edited(dense, slice(72, 96), 0))
 
@@ -424,6 +424,12 @@ def shuffled(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return frame.set_axis(frame.index[[1, 0, *range(2, len(frame))]], axis=0)
 
 
+def emptied(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    geometry = frame.geometry.to_numpy().copy()
+    geometry[3] = None
+    return frame.set_geometry(geopandas.GeoSeries(geometry, index=frame.index))
+
+
 def repeated(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
     return frame.iloc[[*range(len(frame)), 0]]
 
@@ -445,6 +451,7 @@ EDITS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         edit_shapes(lambda frame: frame.iloc[1:].reset_index(drop=True)),
         ["1 of 96 rows whose spot_id no shape has", "95 of 96 rows whose shape lies at another"],
     ),
+    "shapes-emptied": (edit_shapes(emptied), ["1 of 96 rows whose shape lies at another place"]),
     "shapes-repeated": (edit_shapes(repeated), ["1 shapes that repeat the index of another"]),
 }
 

@@ -96,6 +96,13 @@ def test_there_is_no_tissue_outside_the_image():
     assert mask.share_on_tissue(np.array([[0.0, 0.0], [39.9, 19.9]])) == 1
 
 
+def test_stripes_finer_than_a_spot_have_no_mask():
+    pixels = np.full((3, 81, 99), 240.0)
+    pixels[0, :, 1::3] = 101.3
+    assert not small_image(pixels).is_blank
+    assert find_tissue(small_image(pixels), radius_px=3.0) is None
+
+
 def test_a_blank_image_has_no_mask():
     pixels = np.full((3, 80, 100), 240.0)
     pixels[:, 40, 50] = 0

@@ -21,6 +21,7 @@ from stformat.errors import (
     UnknownSourceError,
 )
 from stformat.sources import read_slide
+from stformat.sources._barcode_labels import read_barcode_labels
 from stformat.testing import VisiumQuirks, expected_visium, make_slide, write_visium
 from stformat.testing.strategies import visium_samples
 
@@ -37,7 +38,11 @@ def write(slide, folder, **quirks):
 
 
 def dense(table):
-    return np.vstack([block.toarray() for block in table.counts.iter_blocks()])
+    blocks = list(table.counts.iter_blocks())
+    # What a store takes: a matrix in canonical form, of the type that the record says.
+    assert all(block.has_canonical_format for block in blocks)
+    assert {block.dtype for block in blocks} == {table.counts.dtype}
+    return np.vstack([block.toarray() for block in blocks])
 
 
 def codes(record):
@@ -181,6 +186,61 @@ def test_one_of_several_flat_samples_is_named_by_the_slide(slide, tmp_path):
         assert all(f"_{one.slide_id}_" in source.name for source in record.sources)
 
 
+def test_files_of_another_sample_do_not_stand_in_for_missing_ones(slide, tmp_path):
+    other = make_slide(**SIZE, seed=4, jitter=0.0, lattice="hexagonal", slide_id="B7")
+    write(slide, tmp_path, layout="flat", images="none")
+    write(other, tmp_path, layout="flat", images="hires")
+    assert codes(read_slide(tmp_path, slide_id="A1"))["image.none"] == 1
+    assert read_slide(tmp_path, slide_id="B7").image is not None
+    (tmp_path / "GSM1_B7_tissue_hires_image.png").rename(tmp_path / "tissue_hires_image.png")
+    assert read_slide(tmp_path, slide_id="A1").image is not None
+    (tmp_path / "GSM1_A1_tissue_positions.csv").unlink()
+    assert refused(PositionsError, tmp_path, slide_id="A1").code == "positions.missing"
+
+
+def test_hidden_copies_of_files_are_passed_over(slide, tmp_path):
+    """Archives made on macOS have them, named as the files are."""
+    write(slide, tmp_path, counts="mtx")
+    folder = tmp_path / "outs" / "filtered_feature_bc_matrix"
+    for path in [*folder.iterdir()]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7" + bytes(100))
+    record = read_slide(tmp_path)
+    assert [*record.tables[0].spots.barcodes] == [*read_slide(folder).tables[0].spots.barcodes]
+
+
+def test_a_sample_may_have_a_word_in_its_name(slide, tmp_path):
+    path = write(slide, tmp_path) / "outs" / "filtered_feature_bc_matrix.h5"
+    path.rename(path.with_name("strawberry.h5"))
+    assert "counts.raw" not in codes(read_slide(tmp_path))
+    path.with_name("strawberry.h5").rename(path.with_name("S1-raw.h5"))
+    assert "counts.raw" in codes(read_slide(tmp_path))
+
+
+def test_a_store_of_two_genomes(slide, tmp_path):
+    source = write(slide, tmp_path / "source", is_legacy=True, n_genomes=2)
+    store = stf.convert_slide(source, tmp_path / "slide.zarr")
+    expected = expected_visium(slide, VisiumQuirks(is_legacy=True, n_genomes=2))
+    with stf.open_slide(store) as opened:
+        rows = opened.rows(list(expected.barcodes))
+        np.testing.assert_array_equal(opened.counts[rows].toarray(), expected.counts.toarray())
+
+
+def test_one_is_no_plural(slide, tmp_path):
+    write(slide, tmp_path, content="raw", n_spots_without_counts=1, n_counts_without_position=2)
+    notes = {note.code: note.message for note in read_slide(tmp_path).notes}
+    assert notes["spots.without-counts"].startswith("1 spot of the spot file has no counts and is ")
+    assert notes["counts.without-position"].startswith("2 rows of counts have no place")
+
+
+@pytest.mark.parametrize("content", ["{", "version https://git-lfs.github.com/spec/v1\n"])
+@pytest.mark.parametrize("name", ["tissue_positions.csv", "scalefactors_json.json"])
+def test_damaged_tables_are_refused_and_not_passed_over(slide, tmp_path, name, content):
+    write(slide, tmp_path)
+    (tmp_path / "outs" / "spatial" / name).write_text(content)
+    problem = refused(PositionsError, tmp_path)
+    assert problem.where == name
+
+
 def test_what_is_missing_is_said(slide, tmp_path):
     write(slide, tmp_path)
     outs = tmp_path / "outs"
@@ -239,6 +299,13 @@ def test_visium_hd_is_recognised_and_refused(slide, tmp_path, sign):
         problem = refused(UnknownSourceError, folder, kind=kind)
         assert problem.code == "source.visium-hd"
         assert "Visium HD" in problem.found
+
+
+def test_visium_hd_is_recognised_by_its_factors_in_any_folder(slide, tmp_path):
+    write(slide, tmp_path, layout="flat")
+    path = tmp_path / "GSM1_A1_scalefactors_json.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bin_size_um": 8.0}))
+    assert refused(UnknownSourceError, tmp_path).code == "source.visium-hd"
 
 
 def edit_factors(folder, **changes):
@@ -356,6 +423,12 @@ def test_derived_images_are_not_taken_for_the_full_one(slide, tmp_path):
     (tmp_path / "outs" / "microscope_image").mkdir()
     full.rename(tmp_path / "outs" / "microscope_image" / "P7_image.png")
     assert read_slide(tmp_path).image.source.name == "P7_image.png"
+    full = write(slide, tmp_path / "10x", images="full") / "outs" / "tissue_image.png"
+    instruments = full.with_name("CytAssist_FFPE_Human_Tonsil_image.png")
+    instruments.write_bytes(full.read_bytes())
+    microscopes = full.with_name("CytAssist_FFPE_Human_Tonsil_tissue_image.png")
+    full.rename(microscopes)
+    assert read_slide(tmp_path / "10x").image.source.name == microscopes.name
 
 
 def test_genes_of_an_aggregate_of_genomes_lose_their_prefix(slide, tmp_path):
@@ -449,6 +522,48 @@ def test_labels_of_several_samples_are_those_of_the_slide(slide, tmp_path):
     problem = refused(PositionsError, source, slide_id="P7", options=options)
     assert problem.code == "labels.contradiction"
     assert "slide_id" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("first", "names"),
+    [
+        ("cell_id,first,second", ["first", "second"]),
+        ("first,second", ["first", "second"]),
+        (None, ["label", "label_2"]),
+    ],
+    ids=["another-name", "row-names-of-R", "no-header"],
+)
+def test_labels_are_told_from_their_header_by_content(slide, tmp_path, first, names):
+    write(slide, tmp_path)
+    barcodes = read_slide(tmp_path).tables[0].spots.barcodes.tolist()
+    # The first label is missing, and the last spot is of no row.
+    lines = [f"{barcode},{'L1' * (n > 0)},L2" for n, barcode in enumerate(barcodes)]
+    text = "\n".join([first, *lines] if first else [*lines, "TTTTTTTTTTTTTTTT-1,L1,L2"]) + "\n"
+    record = read_slide(tmp_path, options=write_labels(tmp_path, text))
+    annotations = record.tables[0].spots.annotations
+    assert list(annotations) == names
+    assert annotations[names[0]].tolist() == [None] + ["L1"] * (len(barcodes) - 1)
+    assert annotations[names[1]].tolist() == ["L2"] * len(barcodes)
+    assert codes(record).get("labels.without-spot", 0) == (first is None)
+
+
+def test_labels_off_the_slide_are_no_header(slide, tmp_path):
+    write(slide, tmp_path)
+    barcode = read_slide(tmp_path).tables[0].spots.barcodes[0]
+    text = f"TTTTTTTTTTTTTTTT-1,L1\n{barcode},L2\n"
+    record = read_slide(tmp_path, options=write_labels(tmp_path, text))
+    assert list(record.tables[0].spots.annotations) == ["label"]
+    assert codes(record)["labels.without-spot"] == 1
+
+
+def test_labels_without_what_tells_spots_apart_are_refused(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("barcode,label\nAAACAAAC,L1\n")
+    with pytest.raises(PositionsError) as caught:
+        read_barcode_labels(path, ["AAACAAAC-1", "AAACAAAC-2"], slide_id="A1")
+    (problem,) = caught.value.problems
+    assert problem.code == "labels.no-join"
+    assert "suffix" in problem.found
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,10 @@ def test_legacy_groups_unite_their_barcodes(tmp_path):
         counts.matrix.toarray(), [[0, 5, 0, 1], [0, 0, 0, 0], [7, 0, 2, 0], [0, 0, 0, 0]]
     )
     assert [note.code for note in counts.notes] == ["counts.several-genomes"]
+    assert counts.matrix.has_canonical_format
+    assert counts.matrix.dtype == np.int32
+    replace(path, "mm10/data", np.array([2.5, 5.0]))
+    assert read_counts_h5(path).matrix.dtype == np.float32
 
 
 def test_values_that_are_no_integers_are_floats(matrix):
@@ -278,6 +282,19 @@ def test_parts_of_a_matrix_market_folder(tmp_path, version, is_compressed):
     assert counts.features.names == FEATURES.names
     is_typed = version == 3
     assert (counts.features.types == FEATURES.types) == is_typed
+
+
+def test_entries_may_stand_in_any_order(tmp_path):
+    write_mtx(
+        tmp_path, "", BARCODES, FEATURES, sparse.csr_array(DENSE), version=2, is_compressed=False
+    )
+    path = tmp_path / "matrix.mtx"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:3], *lines[:2:-1]]) + "\n")
+    (files,) = find_mtx(tmp_path)
+    counts = read_counts_mtx(files)
+    np.testing.assert_array_equal(counts.matrix.toarray(), DENSE)
+    assert counts.matrix.has_canonical_format
 
 
 def test_folder_of_version_2_is_named_for_its_genome(tmp_path):

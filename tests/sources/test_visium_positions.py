@@ -63,6 +63,7 @@ def assert_is_rows(positions):
         text(ROWS) + "\n\n",
         text(ROWS, header=("", *COLUMNS)),
         text(ROWS, header=("Barcode", *map(str.upper, COLUMNS))),
+        text(ROWS).removeprefix("barcode,"),
         '"barcode"' + text(ROWS).removeprefix("barcode").replace("AAAC-1", '"AAAC-1"'),
         text([(*row, "x") for row in ROWS], header=(*HEADER, "more")),
         text([row[::-1] for row in ROWS], header=HEADER[::-1]),
