@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 __all__ = [
     "column_indices",
@@ -29,15 +29,15 @@ def twins_for(**arrays: object) -> Any:  # noqa: ANN401 - a module, or what has 
     TypeError
         If an array is of a kind no kernels are made for, or the arrays are of different kinds.
     """
+    if all(isinstance(array, np.ndarray) for array in arrays.values()):
+        # Importing numba takes longer than many a program that opens a slide and asks its size.
+        from stformat.kernels import _numba  # noqa: PLC0415 - on first use, for the reason above
+
+        return _numba
     kinds = {name: type(array).__module__.partition(".")[0] for name, array in arrays.items()}
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray) and kinds[name] != "cupy":
             raise TypeError(f"{name} must be a CuPy or NumPy array, got {type(array).__name__}")
-    # Importing numba takes longer than many a program that opens a slide and asks for its size.
-    if "cupy" not in kinds.values():
-        from stformat.kernels import _numba  # noqa: PLC0415 - on first use, for the reason above
-
-        return _numba
     if set(kinds.values()) != {"cupy"}:
         raise TypeError(f"{' and '.join(arrays)} must be CuPy arrays all, or NumPy arrays all")
     from stformat.kernels._cupy import cuda_twins  # noqa: PLC0415 - likewise
@@ -46,14 +46,15 @@ def twins_for(**arrays: object) -> Any:  # noqa: ANN401 - a module, or what has 
 
 
 def read_only[T: np.generic](
-    name: str, array: NDArray[T], *, n_dims: int, dtypes: tuple[DTypeLike, ...]
+    name: str, array: NDArray[T], *, n_dims: int, dtypes: tuple[type[np.generic], ...]
 ) -> NDArray[T]:
     """Return a view that cannot be written to, after a check of dimensions and type.
 
     Kernels are compiled for each kind of array they meet; arrays of decoded bytes are read-only,
     others are not, and one kind is enough.
     """
-    if array.dtype not in dtypes:
+    # Of a type's own class, for that is quicker than comparing types, and in native byte order.
+    if array.dtype.type not in dtypes or not array.dtype.isnative:
         wanted = ", ".join(np.dtype(dtype).name for dtype in dtypes)
         raise TypeError(f"{name} must be of type {wanted}, got {array.dtype}")
     if array.ndim != n_dims:

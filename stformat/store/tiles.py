@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from stformat import coords, kernels
 from stformat.coords import TileGrid
 from stformat.errors import Problem, UnsupportedStoreError
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_groups import group_by_chunk
+from stformat.store.read_ahead import read_ahead
 from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["TileEngine", "Tiles"]
@@ -117,7 +118,12 @@ class TileEngine:
         return out
 
     def cut(
-        self, windows: NDArray[np.int64], grid: TileGrid, *, fill_value: int
+        self,
+        windows: NDArray[np.int64],
+        grid: TileGrid,
+        *,
+        fill_value: int,
+        out: NDArray[np.unsignedinteger] | None = None,
     ) -> NDArray[np.unsignedinteger]:
         """Cut square tiles.
 
@@ -130,11 +136,13 @@ class TileEngine:
             Size, level and step.
         fill_value : int
             Sample value outside the level.
+        out : (n, c, tile_px, tile_px) ndarray, optional
+            C-contiguous array of the image's type to write to.
 
         Returns
         -------
         (n, c, tile_px, tile_px) ndarray of uint8 or uint16
-            The tiles in the order of `windows`.
+            The tiles in the order of `windows`; `out` where it was given.
 
         Raises
         ------
@@ -143,48 +151,60 @@ class TileEngine:
         CorruptStoreError
             If a chunk is missing or damaged.
         """
+        if out is None:
+            shape = (len(windows), self.n_c, grid.tile_px, grid.tile_px)
+            out = np.empty(shape, dtype=self.dtype)
         if grid.is_copy:
-            return self._gather(windows, grid.level, grid.tile_px, fill_value)
-        out = np.empty((len(windows), self.n_c, grid.tile_px, grid.tile_px), dtype=self.dtype)
+            self._gather(windows, grid.level, fill_value, out)
+            return out
         # Neighbours share chunks: with the rows of chunks in turn, most stay in the cache.
         edge_y = self._level(grid.level).metadata.chunks[1]
         order = np.lexsort((windows[:, 0], windows[:, 1] // edge_y))
         window_bytes = self.n_c * grid.source_px**2 * self.dtype.itemsize
         size = max(1, _BATCH_BYTES // window_bytes)
+        shape = (min(size, len(order)), self.n_c, grid.source_px, grid.source_px)
+        sources = np.empty(shape, dtype=self.dtype)
         for start in range(0, len(order), size):
             batch = order[start : start + size]
-            source = self._gather(windows[batch], grid.level, grid.source_px, fill_value)
+            source = sources[: len(batch)]
+            self._gather(windows[batch], grid.level, fill_value, source)
             out[batch] = kernels.resample_tiles(source, tile_px=grid.tile_px, step=grid.step)
         return out
 
     def _gather(
-        self, windows: NDArray[np.int64], level: int, edge_px: int, fill_value: int
-    ) -> NDArray[np.unsignedinteger]:
+        self,
+        windows: NDArray[np.int64],
+        level: int,
+        fill_value: int,
+        out: NDArray[np.unsignedinteger],
+    ) -> None:
         """Copy windows out of a level, chunk by chunk."""
         reader = self._level(level)
         _, height, width = reader.shape
         _, edge_y, edge_x = reader.metadata.chunks
-        out = np.empty((len(windows), self.n_c, edge_px, edge_px), dtype=self.dtype)
+        edge_px = out.shape[3]
         left, top = windows.T
         is_inside = (left >= 0) & (top >= 0) & (left + edge_px <= width) & (top + edge_px <= height)
         out[~is_inside] = fill_value
         of_window, chunk = _pairs(windows, edge_px, (height, width), (edge_y, edge_x))
         groups = group_by_chunk(chunk)
         rows, cols = np.divmod(groups.chunks, reader.grid[2])
+        # In the order of the chunks: what one of them needs is then a slice.
+        which = of_window[groups.order]
+        corners = windows[which]
 
         def scatter(position: int, values: NDArray[Any]) -> None:
-            which = of_window[groups.pieces(position)]
+            here = slice(*groups.bounds[position : position + 2].tolist())
             kernels.scatter_chunk(
                 np.ascontiguousarray(values),  # a copy only of chunks that overhang the level
                 int(rows[position]) * edge_y,
                 int(cols[position]) * edge_x,
-                windows[which],
-                which,
+                corners[here],
+                which[here],
                 out,
             )
 
         reader.visit_chunks(groups.chunks, scatter)
-        return out
 
     def _level(self, level: int) -> ArrayReader:
         if not 0 <= level < len(self._levels):
@@ -294,39 +314,125 @@ class Tiles:
         for batch in self.iter_batches(_ITERATED_AT_ONCE):
             yield from batch
 
-    def iter_batches(self, n: int) -> Iterator[NDArray[np.unsignedinteger]]:
-        """Yield the tiles in turn, `n` at a time.
+    def take(
+        self, index: RowIndex, *, out: NDArray[np.unsignedinteger] | None = None
+    ) -> NDArray[np.unsignedinteger]:
+        """Read tiles into an array that may exist already.
+
+        Parameters
+        ----------
+        index : int, slice, (m,) array of int or (n,) array of bool
+            As for ``tiles[index]``.
+        out : (m, c, tile_px, tile_px) ndarray, optional
+            C-contiguous array of the image's type to write to: for large batches, new memory takes
+            as long as cutting the tiles.
+
+        Returns
+        -------
+        (m, c, tile_px, tile_px) ndarray of uint8 or uint16
+            The tiles, also of a single one; `out` where it was given.
+
+        Raises
+        ------
+        IndexError
+            If the index selects no tiles of these.
+        ValueError
+            If `out` is not such an array; nothing is written.
+        CorruptStoreError
+            If a chunk is missing or damaged; `out` may then hold a part of the tiles.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import stformat as stf
+        >>> from stformat.testing import make_slide, write_legacy_st
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> source = write_legacy_st(make_slide(height=600, width=700, seed=0), folder / "source")
+        >>> with stf.open_slide(stf.convert_slide(source, folder / "slide.zarr")) as slide:
+        ...     tiles = slide.tiles(64)
+        ...     batch = np.empty((2, *tiles.shape[1:]), tiles.dtype)
+        ...     tiles.take([3, 1], out=batch) is batch
+        True
+        """
+        positions = row_positions(index, len(self))
+        if out is not None:
+            shape = (len(positions), *self.shape[1:])
+            is_writable = out.flags.c_contiguous and out.flags.writeable
+            if out.shape != shape or out.dtype != self.dtype or not is_writable:
+                raise ValueError(
+                    f"out must be C-contiguous, writeable, of {self.dtype} and shape {shape}, got "
+                    f"{out.dtype} of shape {out.shape}"
+                )
+        return self._read(positions, out)
+
+    def iter_batches(
+        self,
+        n: int,
+        *,
+        dtype: DTypeLike | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        n_ahead: int = 1,
+    ) -> Iterator[NDArray[Any]]:
+        """Yield the tiles in turn, `n` at a time, the next batch being read meanwhile.
 
         Parameters
         ----------
         n : int
             Tiles in a batch, at least 1; the last batch has what remains.
+        dtype : {float32, float16}, optional
+            Yield ``(tiles / largest sample - mean) / std`` of this type, as
+            `stformat.kernels.tiles_to_float` computes it. Default: the samples as stored.
+        mean, std : (c,) sequence of float, optional
+            Of each channel, for floats. Default: 0 and 1.
+        n_ahead : int, default: 1
+            Batches read ahead, at least 0. ``n_ahead + 1`` of them are in memory beside the one
+            in use.
 
         Yields
         ------
-        (n, c, tile_px, tile_px) ndarray of uint8 or uint16
-            The next tiles.
+        (n, c, tile_px, tile_px) ndarray
+            The next tiles, in an array of their own.
 
         Raises
         ------
         ValueError
-            If `n` is below 1.
+            If `n` is below 1 or `n_ahead` below 0, or `mean` or `std` is given without a float
+            `dtype` or does not fit the channels.
+        TypeError
+            If `dtype` is another type.
+        CorruptStoreError
+            If a chunk is missing or damaged.
         """
         if n < 1:
             raise ValueError(f"a batch holds at least 1 tile, got {n}")
-        for start in range(0, len(self), n):
-            yield self[start : start + n]
+        if n_ahead < 0:
+            raise ValueError(f"n_ahead must be at least 0, got {n_ahead}")
+        if dtype is None and not (mean is None and std is None):
+            raise ValueError("mean and std must come with a dtype of float32 or float16, got none")
+
+        def read(start: int) -> NDArray[Any]:
+            tiles: NDArray[np.unsignedinteger] = self[start : start + n]
+            if dtype is None:
+                return tiles
+            return kernels.tiles_to_float(tiles, mean=mean, std=std, dtype=dtype)
+
+        yield from read_ahead(read, range(0, len(self), n), n_ahead=n_ahead)
 
     @property
     def _is_copy(self) -> bool:
         return all(grid.is_copy for grid in self._grids)
 
-    def _read(self, tiles: NDArray[np.int64]) -> NDArray[np.unsignedinteger]:
+    def _read(
+        self, tiles: NDArray[np.int64], out: NDArray[np.unsignedinteger] | None = None
+    ) -> NDArray[np.unsignedinteger]:
         if len(self._grids) == 1:
-            return self._cut(tiles, self._grids[0])
-        out = np.empty((len(tiles), *self.shape[1:]), dtype=self.dtype)
+            return self._cut(tiles, self._grids[0], out)
+        if out is None:
+            out = np.empty((len(tiles), *self.shape[1:]), dtype=self.dtype)
         for here, grid in self._by_grid(tiles):
-            out[here] = self._cut(tiles[here], grid)
+            out[here] = self._cut(tiles[here], grid, None)
         return out
 
     def _by_grid(self, tiles: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], TileGrid]]:
@@ -335,9 +441,14 @@ class Tiles:
         for number in np.unique(of_grid):
             yield np.flatnonzero(of_grid == number), self._grids[number]
 
-    def _cut(self, tiles: NDArray[np.int64], grid: TileGrid) -> NDArray[np.unsignedinteger]:
+    def _cut(
+        self,
+        tiles: NDArray[np.int64],
+        grid: TileGrid,
+        out: NDArray[np.unsignedinteger] | None,
+    ) -> NDArray[np.unsignedinteger]:
         windows = coords.tile_windows(self._centers[tiles], grid)
-        return self._engine.cut(windows, grid, fill_value=self._fill_value)
+        return self._engine.cut(windows, grid, fill_value=self._fill_value, out=out)
 
 
 def _touched(start: int, size: int, extent: int, edge: int) -> NDArray[np.int64]:

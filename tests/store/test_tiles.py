@@ -13,7 +13,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from stformat import coords
 from stformat.errors import UnsupportedStoreError
-from stformat.kernels import _reference, downsample_2x2
+from stformat.kernels import _reference, downsample_2x2, tiles_to_float
 from stformat.store import chunk_source, tiles
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_cache import ChunkCache
@@ -179,6 +179,50 @@ def test_batches_and_iteration_follow_the_order(some_tiles):
     np.testing.assert_array_equal(np.stack(list(found)), whole)
     with pytest.raises(ValueError, match="at least 1"):
         next(found.iter_batches(0))
+
+
+@pytest.mark.parametrize("n_ahead", [0, 1, 3])
+def test_batches_of_floats_are_those_of_the_kernel(some_tiles, n_ahead):
+    found, whole = some_tiles
+    mean, std = [0.5, 0.4, 0.3], [0.1, 0.2, 0.3]
+    batches = list(found.iter_batches(7, dtype="float16", mean=mean, std=std, n_ahead=n_ahead))
+    expected = tiles_to_float(whole, mean=mean, std=std, dtype=np.float16)
+    np.testing.assert_array_equal(np.concatenate(batches), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"mean": [0.5] * 3}, ValueError, "dtype of float32 or float16"),
+        ({"dtype": np.int32}, TypeError, "float32 or float16, got int32"),
+        ({"dtype": np.float32, "std": [1.0]}, ValueError, "channel"),
+        ({"n_ahead": -1}, ValueError, "at least 0, got -1"),
+    ],
+)
+def test_wrong_batches_are_refused(some_tiles, options, error, message):
+    with pytest.raises(error, match=message):
+        next(some_tiles[0].iter_batches(7, **options))
+
+
+def test_taken_tiles_go_where_they_are_asked_to(some_tiles):
+    found, whole = some_tiles
+    index = np.array([5, 1, 5, -2])
+    out = np.full((4, *found.shape[1:]), 7, found.dtype)
+    assert found.take(index, out=out) is out
+    np.testing.assert_array_equal(out, whole[index])
+    np.testing.assert_array_equal(found.take(3), whole[[3]])
+
+
+@pytest.mark.parametrize("wrong", ["shape", "dtype", "order", "read-only"])
+def test_an_array_that_cannot_take_tiles_is_refused(some_tiles, wrong):
+    found, _ = some_tiles
+    shape = (3 if wrong == "shape" else 2, *found.shape[1:])
+    dtype = np.float32 if wrong == "dtype" else found.dtype
+    out = np.zeros(shape, dtype, order="F" if wrong == "order" else "C")
+    out.flags.writeable = wrong != "read-only"
+    with pytest.raises(ValueError, match="out must be C-contiguous"):
+        found.take([0, 1], out=out)
+    assert not out.any()
 
 
 def test_coverage_is_the_share_inside_the_level(some_tiles):
