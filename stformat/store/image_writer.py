@@ -43,8 +43,8 @@ def write_pyramid(
     """Write the levels ``s0``, ``s1``, ... of an image into the folder of its element.
 
     Every source pixel is asked for once and every shard is written once, front to back. A pixel
-    of level k is ``(sum + m // 2) // m`` over the m = 1, 2 or 4 pixels of level k - 1 that it
-    covers and that exist.
+    of level k is ``(sum + m // 2) // m`` over the m = 1, 2 or 4 pixels of level k - 1, as they are
+    read from it, that it covers and that exist.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ def write_pyramid(
         The pyramid ends at the first level whose longer edge is at most this.
     journal : Journal
         Knows the rows of shards, of any level, that are whole already. Their pixels are read once
-        more, since the coarser levels are made of them, but neither encoded nor written.
+        more, since the coarser levels are made of them, and encoded where the codec loses
+        something, but not written.
     progress : Progress
         Told of every row of inner chunks of level 0, in pixel rows.
 
@@ -227,11 +228,11 @@ class _LevelWriter:
             if not self._is_kept:
                 self._open_shards(part, -(-n_cols // per_x))
         halved = self._halved_rows()
-        if self._is_kept:
+        if self._is_kept and self._codec.decode is None:
             _pool.map_chunks(lambda column: self._halve(column, halved), range(n_cols))
         else:
             chunks = _pool.map_chunks(lambda column: self._encode(column, halved), range(n_cols))
-            for column, encoded in enumerate(chunks):
+            for column, encoded in enumerate([] if self._is_kept else chunks):
                 self._open[column // per_x].append((0, row, column % per_x), encoded)
         self._chunk_row += 1
         self._filled = 0
@@ -256,10 +257,17 @@ class _LevelWriter:
 
     def _encode(self, column: int, halved: NDArray[Any] | None) -> bytes:
         """Encode one inner chunk, and put its half in place; columns may run in any order."""
-        self._halve(column, halved)
         left = column * self._chunk_px
-        inside = self._filled, min(self._chunk_px, self._shape[2] - left)
-        return self._codec.encode(self._buffer[:, :, left : left + self._chunk_px], inside)
+        height, width = self._filled, min(self._chunk_px, self._shape[2] - left)
+        chunk = self._buffer[:, :, left : left + self._chunk_px]
+        encoded = self._codec.encode(chunk, (height, width))
+        if self._codec.decode is not None and halved is not None:
+            # The next level is made of the pixels that readers of this one will see.
+            decoded = np.empty(chunk.shape, chunk.dtype)
+            self._codec.decode(encoded, decoded)
+            chunk[:, :height, :width] = decoded[:, :height, :width]
+        self._halve(column, halved)
+        return encoded
 
     def _halve(self, column: int, halved: NDArray[Any] | None) -> None:
         """Put the half of one inner chunk in place."""

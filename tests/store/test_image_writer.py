@@ -11,9 +11,12 @@ import tensorstore
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from stformat.errors import ImageError, StoreWriteError
+from stformat.kernels import downsample_2x2
 from stformat.store import layout
+from stformat.store.image_codecs import IMAGE_CODECS
 from stformat.store.image_writer import write_pyramid
 from stformat.testing.records import make_image
 
@@ -206,3 +209,54 @@ def test_progress_counts_pixel_rows(tmp_path):
 def test_sizes_that_do_not_halve_or_divide_are_refused(tmp_path, sizes):
     with pytest.raises(ValueError, match="even and divide"):
         write_pyramid(tmp_path, make_image(noise((1, 9, 9))), **sizes)
+
+
+SMOOTH = gaussian_filter(noise((3, 300, 700), seed=3).astype(float), (0, 9, 9))
+SLIDE = (128 + 12 * (SMOOTH - SMOOTH.mean()) / SMOOTH.std()).clip(0, 255).astype(np.uint8)
+"""Something like tissue: JPEG is near to it."""
+
+
+def read_levels(directory, n_levels):
+    with zarr.config.set({"array.read_missing_chunks": False}):
+        return [zarr.open_array(f"{directory}/s{k}", mode="r")[...] for k in range(n_levels)]
+
+
+def test_blosc_levels_are_what_the_definition_says(tmp_path):
+    pixels = noise((2, 41, 29), np.uint16)
+    n_levels = write_pyramid(tmp_path, make_image(pixels), codec=IMAGE_CODECS["blosc"], **SMALL)
+    expected = pixels
+    for level in read_levels(tmp_path, n_levels):
+        np.testing.assert_array_equal(level, expected)
+        expected = halved(expected)
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{tmp_path}/s0"}}
+    read = tensorstore.open(spec, read=True, open=True).result().read().result()
+    np.testing.assert_array_equal(read, pixels)
+
+
+@pytest.mark.parametrize("n_c", [1, 3])
+def test_jpeg_levels_are_encoded_from_halves_of_what_the_level_above_decodes_to(tmp_path, n_c):
+    sizes = {"chunk_px": 64, "shard_px": 128, "smallest_px": 100}
+    codec = IMAGE_CODECS["jpeg"]
+    image = make_image(SLIDE[:n_c])
+    levels = read_levels(tmp_path, write_pyramid(tmp_path, image, codec=codec, **sizes))
+    assert [level.shape[1:] for level in levels] == [(300, 700), (150, 350), (75, 175), (38, 88)]
+    given = SLIDE[:n_c]
+    for number, level in enumerate(levels):
+        assert 0 < np.abs(level.astype(int) - given).max() < 24
+        # Each level again, as the first of a store of its own: the same chunks.
+        alone = tmp_path / f"alone{number}"
+        write_pyramid(alone, make_image(given), codec=codec, **(sizes | {"smallest_px": 9999}))
+        for path in (alone / "s0").rglob("c/*/*/*"):
+            assert (
+                path.read_bytes()
+                == (tmp_path / f"s{number}" / path.relative_to(alone / "s0")).read_bytes()
+            )
+        given = downsample_2x2(level)
+
+
+def test_jpeg_bytes_do_not_depend_on_threads_or_bands(tmp_path, monkeypatch):
+    options = {"codec": IMAGE_CODECS["jpeg"], **SMALL, "chunk_px": 16, "shard_px": 32}
+    write_pyramid(tmp_path / "default", make_image(SLIDE), **options)
+    monkeypatch.setenv("STFORMAT_NUM_THREADS", "1")
+    write_pyramid(tmp_path / "other", make_image(SLIDE, band_height=5), **options)
+    assert contents(tmp_path / "default") == contents(tmp_path / "other")
