@@ -166,7 +166,7 @@ def find_tissue(image: SmallImage, *, radius_px: float) -> TissueMask | None:
     Returns
     -------
     TissueMask or None
-        None for a blank image, or one in which every spot would look the same.
+        None for a blank image, or one that is of one value where it is averaged.
 
     References
     ----------
@@ -178,8 +178,7 @@ def find_tissue(image: SmallImage, *, radius_px: float) -> TissueMask | None:
     mark = _tissue_mark(image)
     edge = max(2 * radius_px / image.downsample, _FILTER_SHARE * max(mark.shape), _MIN_FILTER_PX)
     smooth = ndimage.uniform_filter(mark, size=min(round(edge), *mark.shape))
-    # Stripes or noise finer than a spot average to one value, a rounding apart.
-    if np.isclose(smooth.min(), smooth.max(), rtol=1e-4):
+    if smooth.min() == smooth.max():
         return None
     return TissueMask(is_tissue=smooth > otsu_threshold(smooth), downsample=image.downsample)
 
