@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, Never
+from typing import TYPE_CHECKING, Annotated, Any, Never, TextIO
 
 import typer
 
 # Everything that imports NumPy is imported by the command that needs it: `stformat --help`
 # answers before NumPy could have loaded.
-from stformat.errors import Problem, StformatError, StoreExistsError
+from stformat.errors import ImageCodecWarning, Problem, StformatError, StoreExistsError
 
 if TYPE_CHECKING:
     from stformat.model import Progress
@@ -38,6 +39,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+class ImageCodecName(StrEnum):
+    """How pixels are stored."""
+
+    ZSTD = "zstd"
+    BLOSC = "blosc"
+    JPEG = "jpeg"
 
 
 class Stain(StrEnum):
@@ -76,6 +85,10 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
     ] = None,
     species: Annotated[str | None, typer.Option(help="Species, kept in the store.")] = None,
     tissue: Annotated[str | None, typer.Option(help="Tissue, kept in the store.")] = None,
+    image_codec: Annotated[
+        ImageCodecName,
+        typer.Option(help="zstd, or blosc: lossless, larger, faster; jpeg: lossy, a tenth."),
+    ] = ImageCodecName.ZSTD,
     overwrite: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--overwrite", help="Replace an existing store, atomically.")
     ] = False,
@@ -96,7 +109,11 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
     options = {name: value for name, value in given.items() if value is not None}
     if stain is not Stain.HE:
         options["stain"] = stain.value
-    with _shown_progress(quiet=quiet or as_json) as progress, _told_interruption():
+    with (
+        _told_warnings(),
+        _shown_progress(quiet=quiet or as_json) as progress,
+        _told_interruption(),
+    ):
         path = convert_slide(
             source,
             target,
@@ -106,6 +123,7 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
             slide_id=slide_id,
             overwrite=overwrite,
             resume=resume,
+            image_codec=image_codec.value,
             progress=progress,
             **options,
         )
@@ -221,6 +239,30 @@ def _fail(error: StformatError, *, hint: str = "") -> Never:
 
 
 @contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Say what the library warns of in one line; warnings of other libraries stay as they are."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def tell(  # noqa: PLR0917 - as Python calls it
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, ImageCodecWarning):
+                typer.echo(f"stformat: warning: {message}", err=True)
+            else:
+                show(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = tell
+        warnings.simplefilter("always", ImageCodecWarning)
+        yield
+
+
+@contextmanager
 def _told_interruption() -> Iterator[None]:
     """Say what an interrupted conversion left; the interruption goes on to end the process."""
     try:
@@ -257,9 +299,14 @@ def _print_summary(store: Path, *, as_json: bool) -> None:
     with open_slide(store) as slide:
         attributes = slide.metadata
         if as_json:
-            levels = [[level.height, level.width] for level in slide.levels]
+            levels = slide.levels
             _print_json(
-                {"store": str(store), "levels": levels, **attributes.model_dump(mode="json")}
+                {
+                    "store": str(store),
+                    "levels": [[level.height, level.width] for level in levels],
+                    "image_codec": levels[0].codec if levels else None,
+                    **attributes.model_dump(mode="json"),
+                }
             )
             return
         lines = [f"{store}  {attributes.slide_id}  {attributes.technology}"]
@@ -267,7 +314,8 @@ def _print_summary(store: Path, *, as_json: bool) -> None:
             lines.append("image    none")
         else:
             top = slide.levels[0]
-            lines.append(f"image    {top.width} x {top.height} px, {len(slide.levels)} levels")
+            size = f"{top.width} x {top.height} px, {len(slide.levels)} levels"
+            lines.append(f"image    {size}, {top.codec}")
         mpp = attributes.mpp
         scale = "unknown" if mpp.value is None else f"{mpp.value:.4g} um/px ({mpp.method})"
         lines.append(f"mpp      {scale}")

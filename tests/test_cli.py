@@ -33,6 +33,18 @@ def test_convert_info_verify_seal(small_source, tmp_path):
     assert json.loads(run("verify", store, "--json").stdout)["problems"] == []
 
 
+def test_convert_says_that_jpeg_needs_a_codec_and_info_shows_it(small_source, tmp_path):
+    store = tmp_path / "slide.zarr"
+    converted = run("convert", small_source, store, "--image-codec", "jpeg")
+    assert converted.returncode == 0
+    (warning,) = [line for line in converted.stderr.splitlines() if "warning" in line]
+    assert warning.startswith("stformat: warning: pixels are stored as JPEG")
+    assert "1100 x 900 px, 2 levels, jpeg" in run("info", store).stdout
+    shown = json.loads(run("info", store, "--json").stdout)
+    assert shown["image_codec"] == "jpeg"
+    assert "image.jpeg-encoded" in {note["code"] for note in shown["notes"]}
+
+
 def test_verify_finds_problems_with_exit_code_1(small_source, tmp_path):
     store = tmp_path / "slide.zarr"
     assert run("convert", small_source, store, "--quiet").returncode == 0

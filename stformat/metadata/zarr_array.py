@@ -84,6 +84,11 @@ class ArrayMetadata:
     """Names of every codec, shards' inner and index codecs included."""
 
     @property
+    def compression(self) -> str:
+        """What chunks are compressed with: ``"zstd"``, ..., or the names of unknown codecs."""
+        return self.coding.compression if self.coding else ", ".join(self.codec_names)
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """NumPy type of the numbers.
 

@@ -71,9 +71,14 @@ def _image_problems(store: CommittedStore, image: ImageAttributes) -> Iterator[P
     if image.background > np.iinfo(top.data_type).max:
         yield _wrong(group, f"a background within {top.data_type}", str(image.background))
     for level, shape in enumerate(shapes[: image.n_levels]):
-        yield from _array_problems(
-            store, f"{group}/s{level}", (top.shape[0], *shape), {top.data_type}
-        )
+        path = f"{group}/s{level}"
+        yield from _array_problems(store, path, (top.shape[0], *shape), {top.data_type})
+        found = _metadata(store, path)
+        if not isinstance(found, Problem) and (found.chunks, found.coding) != (
+            top.chunks,
+            top.coding,
+        ):
+            yield _wrong(path, "the inner chunks and codecs of s0", "others")
 
 
 def _table_problems(store: CommittedStore, table: TableAttributes) -> Iterator[Problem]:

@@ -37,6 +37,10 @@ class Level:
     mpp: float | None
     """Microns per pixel of the level, or None where unknown."""
 
+    codec: str
+    """How its pixels are stored: ``"zstd"``, ``"blosc"``, ``"jpeg"``, or the names of the codecs
+    that another tool chose."""
+
 
 def open_pyramid(store: CommittedStore, image: ImageAttributes, cache: ChunkCache) -> TileEngine:
     """Return the tile engine over the levels of an image; reads metadata only.
@@ -65,6 +69,7 @@ def levels_of(engine: TileEngine, mpp: float | None) -> tuple[Level, ...]:
             width=width,
             downsample=2.0**number,
             mpp=None if mpp is None else mpp_at(mpp, number),
+            codec=engine.level_codec(number),
         )
         for number, (height, width) in enumerate(shapes)
     )

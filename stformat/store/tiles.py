@@ -73,6 +73,10 @@ class TileEngine:
         _, height, width = self._level(level).shape
         return height, width
 
+    def level_codec(self, level: int) -> str:
+        """Return the name of what the pixels of a level are compressed with."""
+        return self._level(level).metadata.compression
+
     def read_region(
         self, level: int, top: int, left: int, height: int, width: int
     ) -> NDArray[np.unsignedinteger]:

@@ -16,8 +16,9 @@ from stformat.kernels import downsample_2x2, gather_tiles, normalize_log1p, resa
 from stformat.metadata.ngff import level_datasets
 from stformat.metadata.strict_json import dump_canonical
 from stformat.metadata.zarr_array import array_document
+from stformat.metadata.zarr_codecs import ChunkCoding, parse_coding
 from stformat.store import layout
-from stformat.store.image_codecs import ZSTD
+from stformat.store.image_codecs import IMAGE_CODECS, ZSTD
 from stformat.store.manifest import commit_record, metadata_crc32c, parse_commit
 
 SPEC = (Path(__file__).resolve().parents[2] / "spec" / "stformat-0.1.md").read_text()
@@ -43,6 +44,7 @@ def test_every_example_belongs_to_a_rule_that_is_tested():
         "commit.crc32c": 1,
         "crc32c": 1,
         "expression.log1p": 1,
+        "image.jpeg-codecs": 1,
         "image.shards": 1,
         "json.canonical": 1,
         "pyramid.shapes": 3,
@@ -68,6 +70,13 @@ def test_image_shards(example):
     shards = [layout.image_shards(example["n_c"], *shape) for shape in example["levels"]]
     assert shards == [tuple(shard) for shard in example["shards"]]
     assert layout.image_chunks(example["n_c"]) == (example["n_c"], 256, 256)
+
+
+@pytest.mark.parametrize("example", examples("image.jpeg-codecs"))
+def test_jpeg_codecs(example):
+    assert IMAGE_CODECS["jpeg"].codecs(np.dtype(np.uint8)) == example["codecs"]
+    coding = parse_coding(example["codecs"], "uint8", (3, 256, 256))
+    assert coding == ChunkCoding(compression="jpeg", has_content_checksum=False, has_crc32c=True)
 
 
 @pytest.mark.parametrize("example", examples("array.document"))
