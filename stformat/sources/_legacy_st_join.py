@@ -15,7 +15,7 @@ from stformat.errors import CountsError, PositionsError, Problem
 from stformat.model import Note
 from stformat.sources._counts_text import TextCounts
 from stformat.sources._legacy_st_files import SampleFiles
-from stformat.sources._notes import named, unmatched_notes
+from stformat.sources._notes import counted, named, unmatched_notes
 from stformat.sources._sniff import parse_spot_name
 from stformat.sources._spot_table import LabelTable, SpotTable
 
@@ -285,18 +285,29 @@ def _label_notes(
     *, n_without_spot: int, n_without_label: int, n_repeated: int, n_moved: int
 ) -> tuple[Note, ...]:
     found = (
-        ("labels.without-spot", n_without_spot, "labels are at no spot of the table"),
-        ("spots.without-label", n_without_label, "spots have no label"),
-        ("labels.repeated", n_repeated, "labels repeat one that their spot has"),
+        (
+            "labels.without-spot",
+            n_without_spot,
+            ("label is", "labels are"),
+            "at no spot of the table",
+        ),
+        ("spots.without-label", n_without_label, ("spot has", "spots have"), "no label"),
+        (
+            "labels.repeated",
+            n_repeated,
+            ("label repeats", "labels repeat"),
+            "what another says of the same spot",
+        ),
         (
             "labels.moved",
             n_moved,
-            "labels stand at other positions than their spots: check that the samples agree",
+            ("label stands", "labels stand"),
+            "elsewhere than at the positions of spots: check that the samples agree",
         ),
     )
     return tuple(
-        Note(code=code, message=f"{count} {message}.", count=count)
-        for code, count, message in found
+        Note(code=code, message=f"{counted(count, *words)} {rest}.", count=count)
+        for code, count, words, rest in found
         if count
     )
 

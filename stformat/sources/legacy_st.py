@@ -33,7 +33,7 @@ from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, foca
 from stformat.sources._lattice import Lattice, fit_lattice, lattice_step, nearest_distance
 from stformat.sources._legacy_st_files import SampleFiles, evidence, find_sample
 from stformat.sources._legacy_st_join import JoinedSpots, join_labels, join_spots
-from stformat.sources._notes import named, outside_notes
+from stformat.sources._notes import counted, named, outside_notes
 from stformat.sources._rows import counts_of
 from stformat.sources._spot_table import SpotTable, read_labels, read_spots
 
@@ -319,12 +319,14 @@ def _genes(names: tuple[str, ...]) -> tuple[Genes, tuple[Note, ...]]:
     if not n_renamed:
         return genes, ()
     repeated = [name for name, key in zip(names, keys, strict=True) if name != key]
-    message = f"{n_renamed} genes repeat a name and got a suffix: {named(repeated)}."
+    genes_repeat = counted(n_renamed, "gene repeats a name", "genes repeat a name")
+    message = f"{genes_repeat} and got a suffix: {named(repeated)}."
     return genes, (Note(code="genes.repeated-names", message=message, count=n_renamed),)
 
 
 def _counts_notes(counts: TextCounts) -> tuple[Note, ...]:
     if not counts.n_non_integer:
         return ()
-    message = f"{counts.n_non_integer} values are no integers: stored as float32, not as counts."
+    values = counted(counts.n_non_integer, "value is no integer", "values are no integers")
+    message = f"{values}: stored as float32, not as counts."
     return (Note(code="counts.non-integer", message=message, count=counts.n_non_integer),)
