@@ -12,13 +12,13 @@ import tifffile
 from stformat.errors import ImageError
 from stformat.sources._image_file import image_error
 from stformat.sources._image_ome import OmeImage, pages_of_planes, parse_ome
+from stformat.sources._image_tiff_directories import MAX_DIRECTORIES
 
 __all__ = ["MAX_CHANNELS", "Planes", "choose_focal_plane", "choose_planes", "unique_names"]
 
 MAX_CHANNELS = 128
 """Most channels of an image; the panels of cyclic immunofluorescence have 40 to 100."""
 
-_MAX_PAGES = 1000
 _MAX_NAME = 100
 _REDUCED_OR_MASK = 0b101
 _PAGE_NAME = 285
@@ -165,8 +165,8 @@ def _main_pages(tiff: tifffile.TiffFile, where: str) -> list[tifffile.TiffPage]:
     pages: list[tifffile.TiffPage] = []
     offsets: set[int] = set()
     for page in tiff.pages:
-        if len(pages) == _MAX_PAGES:
-            raise _unsupported(where, f"more than {_MAX_PAGES} pages")
+        if len(pages) == MAX_DIRECTORIES:
+            raise _unsupported(where, f"more than {MAX_DIRECTORIES} pages")
         if not isinstance(page, tifffile.TiffPage):
             raise _unsupported(where, "a page without tags of its own")
         if page.offset in offsets:

@@ -22,6 +22,7 @@ from stformat.errors import ImageError
 from stformat.sources._image_file import InputFile, image_error
 from stformat.sources._image_planes import Planes, choose_planes, unique_names
 from stformat.sources._image_tags import plausible_mpp, um_per_unit
+from stformat.sources._image_tiff_directories import check_directories
 from stformat.sources._image_tiff_kind import PixelKind, pixel_kind
 from stformat.sources._segments import SegmentGrid
 
@@ -138,6 +139,7 @@ def parse_tiff(
         If the tags are broken, the kind of image is not read, or segments are missing or reach
         beyond the end of the file.
     """
+    check_directories(file)
     try:
         with (
             _without_log_lines(),

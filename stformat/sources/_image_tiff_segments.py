@@ -91,8 +91,7 @@ class TiffSegments:
             case "jpeg2000":
                 self._decode_jpeg2000(bytes(data), segment, out, where)
             case "webp":
-                has_alpha = out.shape[2] == 4
-                self._run(partial(imagecodecs.webp_decode, hasalpha=has_alpha), data, out, where)
+                self._decode_webp(data, segment, out, where)
             case _:
                 self._decode_rows(data, segment, out, where)
 
@@ -159,6 +158,19 @@ class TiffSegments:
             raise _corrupt(kind.codec, where, error) from error
         if kind.stored.is_inverted:
             np.invert(out, out=out)
+
+    def _decode_webp(
+        self, data: bytearray | mmap, segment: Segment, out: NDArray[Any], where: str
+    ) -> None:
+        """Decode a WebP image, which of a last strip has no more rows than are visible."""
+        decoder = partial(imagecodecs.webp_decode, hasalpha=out.shape[2] == 4)
+        n_rows, _ = self.layout.grid.visible(segment)
+        try:
+            decoder(data, out=out)
+        except imagecodecs.WebpError as error:
+            raise _corrupt("webp", where, error) from error
+        except ValueError:  # the decoder looks at the size before it decodes
+            self._run(decoder, data, out[:n_rows], where)
 
     def _decode_jpeg2000(
         self, data: bytes, segment: Segment, out: NDArray[Any], where: str

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image as Pillow
 
-from stformat.errors import ImageError
+from stformat import convert_slide, open_slide
+from stformat.errors import ImageError, InputError
+from stformat.sources import read_slide
 from stformat.sources._image import open_image
+from stformat.store.record_digest import record_digest
+from stformat.testing import make_slide, write_legacy_st
 
 N_FOCAL, N_CHANNELS = 4, 3
 OME = (
@@ -173,8 +178,6 @@ def test_an_image_of_one_focal_plane(tmp_path, kind):
     if kind == "tif":
         tifffile.imwrite(path, stack()[0, 0], metadata=None)
     else:
-        from PIL import Image as Pillow
-
         Pillow.fromarray(stack()[0, 0]).save(path)
     image, _ = read(path, 0)
     assert image.notes == ()
@@ -186,3 +189,40 @@ def test_pages_that_nothing_calls_focal_planes_stay_channels(tmp_path):
     write(path, stack()[0], None)
     assert read(path, 0)[1].shape == (3, 40, 50)
     assert problem_of(path, 1).code == "image.focal-plane"
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A sample, and an image of several focal planes for it."""
+    slide = make_slide(height=300, width=300, n_genes=5, pitch_px=60.0, seed=0)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (N_FOCAL, 300, 300, 3), np.uint8)
+    image = tmp_path / "focus.tif"
+    write(image, pixels, ome("XYCZT").replace('SizeX="50" SizeY="40"', 'SizeX="300" SizeY="300"'))
+    return write_legacy_st(slide, tmp_path / "source"), image, pixels
+
+
+def test_a_slide_is_converted_in_one_focal_plane(tmp_path, source):
+    folder, image, pixels = source
+    path = convert_slide(folder, tmp_path / "slide.zarr", image=image, focal_plane=2)
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(np.moveaxis(slide.image.values, 0, -1), pixels[2])
+        assert "image.focal-plane" in {note.code for note in slide.metadata.notes}
+
+
+def test_an_interrupted_conversion_of_another_focal_plane_is_not_continued(source):
+    """The digest is what `resume` compares."""
+    folder, image, _ = source
+    digests = {
+        record_digest(read_slide(folder, image=image, options={"focal_plane": index}))
+        for index in range(N_FOCAL)
+    }
+    assert len(digests) == N_FOCAL
+
+
+@pytest.mark.parametrize("value", ["2", 1.0, [1]])
+def test_a_focal_plane_is_a_whole_number(source, value):
+    folder, image, _ = source
+    with pytest.raises(InputError) as caught:
+        read_slide(folder, image=image, options={"focal_plane": value})
+    assert caught.value.problems[0].code == "option.number"

@@ -235,6 +235,19 @@ def test_tiff_alpha_is_dropped_and_noted(tmp_path, extrasample, planar):
     assert [note.code for note in image.notes] == ["image.alpha-dropped"]
 
 
+@pytest.mark.parametrize("compression", ["webp", "jpeg2000"])
+@pytest.mark.parametrize("height", [33, 40, 48])
+def test_the_last_strip_is_as_high_as_what_is_left(tmp_path, compression, height):
+    pixels = smooth(height, 50, 3)
+    path = tmp_path / "a.tif"
+    options = {"level": 100, "lossless": True} if compression == "webp" else {"level": 0}
+    tifffile.imwrite(
+        path, pixels, photometric="rgb", rowsperstrip=16, compression=compression,
+        compressionargs=options, metadata=None,
+    )  # fmt: skip
+    assert_bands_equal(path, pixels)
+
+
 def test_tiff_gray_with_alpha(tmp_path):
     pixels = smooth(40, 50, 2)
     path = tmp_path / "a.tif"

@@ -12,6 +12,7 @@ import tifffile
 
 SIDE = 12_000
 LIMIT_MIB = 100
+NAMES = ("strips", "strip", "z_strip", "z_tiles", "palette")
 
 # Runs alone: the memory of the test process would hide the reader's.
 MEASURE = """
@@ -68,15 +69,26 @@ def write_deflate(path, rows, columns):
     )
 
 
+def write_palette(path):
+    """An image of one compressed strip, all of it the first of 256 colours: sevens."""
+    colours = np.full((3, 256), 7 * 257, np.uint16)
+    segment = bytes(imagecodecs.deflate_encode(np.zeros(SIDE * SIDE, np.uint8), level=1))
+    tifffile.imwrite(
+        path, iter([segment]), shape=(SIDE, SIDE), dtype=np.uint8, photometric="palette",
+        colormap=colours, compression="zlib", rowsperstrip=SIDE,
+    )  # fmt: skip
+
+
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="measures anonymous memory in /proc"
 )
 def test_anonymous_memory_is_bounded(tmp_path):
-    paths = [tmp_path / f"{name}.tif" for name in ("strips", "strip", "z_strip", "z_tiles")]
+    paths = [tmp_path / f"{name}.tif" for name in NAMES]
     write_raw(paths[0], rowsperstrip=50)
     write_raw(paths[1], rowsperstrip=SIDE)
     write_deflate(paths[2], SIDE, SIDE)
     write_deflate(paths[3], 1024, 1024)
+    write_palette(paths[4])
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     result = subprocess.run(
