@@ -16,6 +16,7 @@ __all__ = [
     "Descriptors",
     "Genes",
     "Image",
+    "JpegTiles",
     "Mpp",
     "MppMethod",
     "Note",
@@ -102,6 +103,20 @@ class Mpp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JpegTiles:
+    """The tiles of a source that holds its image as JPEG, undecoded."""
+
+    edge_px: int
+    """Rows and columns of a tile; the first one has the image's first pixel as its first."""
+
+    read: Callable[[int, int], bytes | None]
+    """``read(row, column)`` returns a tile as a whole JPEG stream, tables included, which decodes
+    to the pixels of the image: one sequential scan of `edge_px` x `edge_px` pixels, whatever the
+    image overhangs. None where the source has no such stream for this tile. Safe for threads.
+    Raises ImageError if the file turns out to be broken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """A source image, read top to bottom in bands of rows, never as a whole."""
 
@@ -115,7 +130,8 @@ class Image:
     """One name a channel; ``("r", "g", "b")`` for brightfield."""
 
     background: int
-    """Sample value outside the image: 255 for brightfield, 0 for fluorescence."""
+    """Sample value outside the image: white for brightfield; for fluorescence 0, or the offset of
+    samples that were signed."""
 
     iter_bands: Callable[[int], Iterator[NDArray[np.unsignedinteger]]]
     """``iter_bands(height)`` yields C-contiguous ``(c, height, x)`` arrays from the top, the last
@@ -137,6 +153,9 @@ class Image:
 
     notes: tuple[Note, ...] = ()
     """What a user of the image should know: ``"image.alpha-dropped"``."""
+
+    jpeg_tiles: JpegTiles | None = None
+    """The tiles that `iter_bands` decodes, where a store can keep them as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

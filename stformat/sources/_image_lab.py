@@ -54,7 +54,7 @@ def lab_to_srgb(lab: NDArray[Any], coding: LabCoding, *, out: NDArray[Any]) -> N
         colorspace="lab",
         outcolorspace="rgb",
         intent=imagecodecs.CMS.INTENT.RELATIVE_COLORIMETRIC,
-        # Else colours are interpolated on a coarse grid: up to 52 codes of 8 bits off.
+        # Else saturated colours, interpolated on a coarse grid, are tens of codes off.
         flags=imagecodecs.CMS.FLAGS.NOOPTIMIZE,
     )
 

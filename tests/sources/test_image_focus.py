@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image as Pillow
+from typer.testing import CliRunner
 
 from stformat import convert_slide, open_slide
+from stformat.cli import app
 from stformat.errors import ImageError, InputError
 from stformat.sources import read_slide
 from stformat.sources._image import open_image
@@ -226,3 +228,12 @@ def test_a_focal_plane_is_a_whole_number(source, value):
     with pytest.raises(InputError) as caught:
         read_slide(folder, image=image, options={"focal_plane": value})
     assert caught.value.problems[0].code == "option.number"
+
+
+def test_the_command_line_takes_it(tmp_path, source):
+    folder, image, _ = source
+    arguments = ["convert", folder, tmp_path / "a.zarr", "--image", image, "--focal-plane", "9"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert isinstance(result.exception, ImageError)
+    assert result.exception.problems[0].found == "focal plane 9"
+    assert not (tmp_path / "a.zarr").exists()
