@@ -29,6 +29,7 @@ _MAX_TAGS = 4096
 
 # BYTE, ASCII, SBYTE and UNDEFINED are read as they are.
 _BYTE_TYPES = {1, 2, 6, 7}
+_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 # RATIONAL and SRATIONAL are pairs.
 _PAIR_TYPES = {5, 10}
 # Directories that are read along with a page: EXIF, GPS and interoperability.
@@ -102,6 +103,8 @@ def _take_directory(file: InputFile, layout: _Layout, at: int, declared: _Declar
     entries = file.read(start, min(n_tags, _MAX_TAGS) * layout.tag.size)
     whole = len(entries) - len(entries) % layout.tag.size
     for tag, kind, count, value in layout.tag.iter_unpack(entries[:whole]):
+        if value > file.size - count * _SIZES.get(kind, 1) and count > 1:
+            continue  # the parser reads nothing that reaches beyond the file
         if kind in _BYTE_TYPES:
             declared.n_bytes += count
         else:
