@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stformat.model import Image, Note
+from stformat.model import Image, JpegTiles, Note
 from stformat.sources._bytes import source_file
 from stformat.sources._image_file import InputFile, image_error
 from stformat.sources._image_formats import not_an_image, refuse_slide_index
 from stformat.sources._image_jpeg import decode_jpeg_file, parse_jpeg
+from stformat.sources._image_jpeg_tiles import jpeg_tiles
 from stformat.sources._image_planes import choose_focal_plane
 from stformat.sources._image_png import PNG_SIGNATURE, decode_png_file, parse_png
 from stformat.sources._image_tiff import TIFF_SIGNATURES, TiffLayout, parse_tiff
@@ -135,6 +136,7 @@ def open_image(
         tag_mpp=opened.tag_mpp,
         source=source_file(path),
         notes=opened.notes,
+        jpeg_tiles=opened.jpeg_tiles,
     )
 
 
@@ -147,6 +149,7 @@ class _Opened:
     orientation: int
     tag_mpp: float | None
     channel_names: tuple[str, ...]
+    jpeg_tiles: JpegTiles | None = None
     notes: tuple[Note, ...] = ()
     zero: int = 0
     """Value of a pixel without light, in fluorescence."""
@@ -175,6 +178,7 @@ def _open_tiff(
         orientation=layout.orientation,
         tag_mpp=layout.tag_mpp,
         channel_names=layout.channel_names,
+        jpeg_tiles=jpeg_tiles(path, file.identity, layout),
         notes=layout.kind.notes + _focal_plane_note(layout.n_focal, focal_plane),
         zero=layout.kind.stored.offset,
     )

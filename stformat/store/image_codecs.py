@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 
 from stformat.errors import Problem
 from stformat.metadata.zarr_codecs import blosc_codecs, jpeg_codecs, zstd_codecs
-from stformat.model import Image, Note, SlideRecord
+from stformat.model import Image, JpegTiles, Note, SlideRecord
+from stformat.store import layout
 from stformat.store.chunk_blosc import encode_blosc
 from stformat.store.chunk_codec import with_crc32c, without_crc32c
 from stformat.store.chunk_jpeg import decode_jpeg, encode_jpeg
 from stformat.store.shard import ZSTD_LEVEL, encode_chunk
 
-__all__ = ["IMAGE_CODECS", "ZSTD", "ImageCodec", "codec_problem", "with_codec_notes"]
+__all__ = [
+    "IMAGE_CODECS",
+    "ZSTD",
+    "ImageCodec",
+    "chunk_edge",
+    "codec_problem",
+    "kept_tiles",
+    "with_codec_notes",
+]
 
 JPEG_LEVEL = 90
 """A tenth of the bytes; differences of a few grey levels, below the noise of a scanner."""
@@ -56,6 +65,9 @@ class ImageCodec:
     """``decode(encoded, out)`` gives the pixels that a reader will see; None where the codec is
     lossless, so that they are those that were encoded."""
 
+    keep: Callable[[bytes], bytes] | None = None
+    """``keep(stream)`` makes a chunk of a JPEG stream as it is; None where chunks are no JPEG."""
+
 
 def codec_problem(codec: ImageCodec, image: Image) -> Problem | None:
     """Say why an image cannot be stored with a codec, or return None."""
@@ -72,18 +84,38 @@ def codec_problem(codec: ImageCodec, image: Image) -> Problem | None:
     )
 
 
+def kept_tiles(codec: ImageCodec, image: Image, chunk_px: int) -> JpegTiles | None:
+    """Return the tiles of the source that may stand as chunks of level 0, if there are any."""
+    tiles = image.jpeg_tiles
+    is_kept = codec.keep is not None and tiles is not None and tiles.edge_px == chunk_px
+    return tiles if is_kept else None
+
+
+def chunk_edge(codec: ImageCodec, image: Image) -> int:
+    """Return the edge of an inner chunk of an image: that of JPEG tiles that are kept, or 256."""
+    fits = (edge for edge in layout.JPEG_TILE_PX if kept_tiles(codec, image, edge))
+    return next(fits, layout.INNER_PX)
+
+
 def with_codec_notes(record: SlideRecord, codec: ImageCodec) -> SlideRecord:
     """Return a record whose notes say what a codec that loses something does to its pixels."""
     image = record.image
     if image is None or codec.decode is None:
         return record
     _, height, width = image.shape
-    note = Note(
-        code="image.jpeg-encoded",
-        message=f"Pixels were encoded as JPEG of quality {JPEG_LEVEL}: they are close to those of "
-        "the source, not equal.",
-        count=height * width,
-    )
+    if kept_tiles(codec, image, chunk_edge(codec, image)):
+        code = "image.jpeg-kept"
+        message = (
+            "Level 0 keeps the JPEG tiles of the source as they are; a tile that no chunk can be, "
+            f"and the other levels, were encoded as JPEG of quality {JPEG_LEVEL}."
+        )
+    else:
+        code = "image.jpeg-encoded"
+        message = (
+            f"Pixels were encoded as JPEG of quality {JPEG_LEVEL}: they are close to those of the "
+            "source, not equal."
+        )
+    note = Note(code=code, message=message, count=height * width)
     return replace(record, notes=(*record.notes, note))
 
 
@@ -132,6 +164,7 @@ _ALL = (
         codecs=lambda _dtype: jpeg_codecs(level=JPEG_LEVEL, subsampling=JPEG_SUBSAMPLING),
         encode=_encode_jpeg,
         decode=_decode_jpeg,
+        keep=with_crc32c,
     ),
 )
 

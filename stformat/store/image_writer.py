@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from stformat.errors import ImageError, Problem
 from stformat.kernels import _pool, downsample_2x2
 from stformat.metadata.zarr_array import array_document
-from stformat.model import Image, Progress, ProgressEvent, silent
+from stformat.model import Image, JpegTiles, Progress, ProgressEvent, silent
 from stformat.store import layout
-from stformat.store.image_codecs import ZSTD, ImageCodec
+from stformat.store.image_codecs import ZSTD, ImageCodec, kept_tiles
 from stformat.store.journal import NO_JOURNAL, Journal
 from stformat.store.nodes import write_document
 from stformat.store.shard import ShardWriter
@@ -53,7 +53,8 @@ def write_pyramid(
     image : Image
         The source; its bands may have any height.
     codec : ImageCodec, default: zstd
-        How inner chunks are coded.
+        How inner chunks are coded. Those of level 0 are the source's own JPEG tiles where the
+        codec keeps them and they have the edge of a chunk.
     chunk_px, shard_px : int
         Edges of an inner chunk and of a shard; the chunk's is even, the shard's a multiple of it.
     smallest_px : int
@@ -100,6 +101,7 @@ def write_pyramid(
                 (n_c, *shapes[level]),
                 image.dtype,
                 codec=codec,
+                tiles=None if level else kept_tiles(codec, image, chunk_px),
                 chunk_px=chunk_px,
                 shard_px=shard_px,
                 coarser=levels[-1] if levels else None,
@@ -159,6 +161,7 @@ class _LevelWriter:
         dtype: np.dtype[Any],
         *,
         codec: ImageCodec,
+        tiles: JpegTiles | None,
         chunk_px: int,
         shard_px: int,
         coarser: _LevelWriter | None,
@@ -168,6 +171,7 @@ class _LevelWriter:
         self._directory = directory
         self._shape = shape
         self._codec = codec
+        self._tiles = tiles
         self._chunk_px = chunk_px
         self._coarser = coarser
         self._journal = journal
@@ -260,6 +264,10 @@ class _LevelWriter:
         left = column * self._chunk_px
         height, width = self._filled, min(self._chunk_px, self._shape[2] - left)
         chunk = self._buffer[:, :, left : left + self._chunk_px]
+        stream = None if self._tiles is None else self._tiles.read(self._chunk_row, column)
+        if stream is not None and self._codec.keep is not None:
+            self._halve(column, halved)
+            return self._codec.keep(stream)
         encoded = self._codec.encode(chunk, (height, width))
         if self._codec.decode is not None and halved is not None:
             # The next level is made of the pixels that readers of this one will see.

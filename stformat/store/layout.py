@@ -12,6 +12,7 @@ __all__ = [
     "COMMIT_PATH",
     "IMAGE_ELEMENT",
     "INNER_PX",
+    "JPEG_TILE_PX",
     "MANIFEST_PATH",
     "SHARD_PX",
     "SMALLEST_LEVEL_PX",
@@ -28,6 +29,9 @@ __all__ = [
 
 INNER_PX = 256
 """Edge of an inner chunk of an image: the unit of reading and of its checksum."""
+
+JPEG_TILE_PX = (INNER_PX, 2 * INNER_PX)
+"""Edges of JPEG tiles that are kept as inner chunks of an image."""
 
 SHARD_PX = 4096
 """Edge of an image shard, the unit of writing: one file; also the cell of the row order."""

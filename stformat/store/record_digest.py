@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stformat.metadata.strict_json import dump_canonical
 from stformat.model import Genes, Image, SlideRecord, Spots
 from stformat.store.description import describe_slide
-from stformat.store.image_codecs import ZSTD, ImageCodec
+from stformat.store.image_codecs import ZSTD, ImageCodec, chunk_edge
 
 __all__ = ["record_digest"]
 
@@ -67,6 +67,7 @@ def record_digest(record: SlideRecord, codec: ImageCodec = ZSTD) -> str:
 def _image_members(image: Image, codec: ImageCodec) -> dict[str, Any]:
     return {
         "codecs": codec.codecs(image.dtype),
+        "chunk_px": chunk_edge(codec, image),
         "shape": list(image.shape),
         "dtype": image.dtype.str,
         "channel_names": list(image.channel_names),

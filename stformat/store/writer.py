@@ -13,7 +13,13 @@ from stformat.model import Image, Progress, ProgressEvent, SlideRecord, Table, s
 from stformat.store import layout
 from stformat.store.counts_writer import CountsSummary
 from stformat.store.description import describe_slide
-from stformat.store.image_codecs import ZSTD, ImageCodec, codec_problem, with_codec_notes
+from stformat.store.image_codecs import (
+    ZSTD,
+    ImageCodec,
+    chunk_edge,
+    codec_problem,
+    with_codec_notes,
+)
 from stformat.store.image_writer import write_pyramid
 from stformat.store.journal import NO_JOURNAL, Journal, open_journal
 from stformat.store.nodes import consolidate, write_group
@@ -165,7 +171,14 @@ def _write_image(
         progress(ProgressEvent(step="image", done=height, total=height, unit="px rows"))
         return
     name = layout.IMAGE_ELEMENT
-    n_levels = write_pyramid(images / name, image, codec=codec, journal=journal, progress=progress)
+    n_levels = write_pyramid(
+        images / name,
+        image,
+        codec=codec,
+        chunk_px=chunk_edge(codec, image),
+        journal=journal,
+        progress=progress,
+    )
     view = ngff.image_view_attributes(
         element=name,
         n_levels=n_levels,
