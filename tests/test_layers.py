@@ -14,7 +14,7 @@ MODULES = sorted(ROOT.glob("stformat/**/*.py"))
 TEXT_MODULES = [
     *MODULES,
     *sorted(ROOT.glob("tests/**/*.py")),
-    *sorted(ROOT.glob("benchmarks/*.py")),
+    *sorted(ROOT.glob("benchmarks/**/*.py")),
 ]
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc"}
 
