@@ -92,13 +92,13 @@ def markdown(report: Report, surroundings: dict[str, Any]) -> str:
         ),
         (
             f"{n_judged - len(report.missed)} of {n_judged} targets reached. A ratio is a peer's "
-            "amount over ours (more is better); for a bound and a limit it is ours over it (less is "
-            "better)."
+            "amount over ours (more is better); beside a bound or a limit it is ours over it "
+            "(less is better)."
         ),
         "\n".join([*_HEAD, *(_line(row, report.rounds) for row in report.rows)]),
         (
-            "Shuffled batches of expression have no row: there is no loader yet. What opening costs "
-            "is measured by `benchmarks/opening.py`."
+            "Shuffled batches of expression have no row: there is no loader yet. What opening "
+            "costs is measured by `benchmarks/opening.py`."
         ),
         (
             f"Image {scale.image_px} px, {scale.conversion_px} px where it is converted; "
