@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import cast
 
-__all__ = ["map_chunks", "run_blocks", "thread_count"]
+__all__ = ["map_chunks", "read_ahead", "run_blocks", "thread_count"]
 
 THREADS_VARIABLE = "STFORMAT_NUM_THREADS"
 
@@ -168,6 +169,47 @@ def run_blocks(
         function(starts[index], min(starts[index] + block, n_items))
 
     _run(work, len(starts), n_threads)
+
+
+def read_ahead[Item](items: Generator[Item]) -> Generator[Item]:
+    """Yield items while a thread makes the next one.
+
+    Parameters
+    ----------
+    items : generator
+        Never more than one item ahead of the caller; what it calls of this module runs several at
+        a time. It is closed in the end.
+
+    Yields
+    ------
+    Item
+        The items in their order.
+
+    Raises
+    ------
+    BaseException
+        What `items` raises, after every item before has been yielded.
+
+    Notes
+    -----
+    Closing the generator, which a caller that may raise has to do, ends the thread: it waits for
+    the item that is being made. Where `thread_count` is 1 the calling thread makes the items.
+
+    Examples
+    --------
+    >>> list(read_ahead(letter for letter in "ab"))
+    ['a', 'b']
+    """
+    with closing(items):
+        if thread_count() == 1:
+            yield from items
+            return
+        end = object()
+        with ThreadPoolExecutor(1, thread_name_prefix="stformat-ahead") as reader:
+            upcoming = reader.submit(next, items, end)
+            while (item := upcoming.result()) is not end:
+                upcoming = reader.submit(next, items, end)
+                yield cast("Item", item)
 
 
 def _run(work: Callable[[int], None], n: int, n_threads: int | None) -> None:

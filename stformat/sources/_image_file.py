@@ -1,26 +1,22 @@
-"""Bytes of an image file by position, and buffers too large for memory on disk."""
+"""Bytes of an image file by position."""
 
 from __future__ import annotations
 
 import io
-import math
 import mmap
 import os
 import stat
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from stformat.errors import ImageError, Problem, StoreWriteError
+from stformat.errors import ImageError, Problem
+from stformat.scratch import IN_MEMORY_LIMIT, scratch_map
 
-__all__ = ["IN_MEMORY_LIMIT", "FileIdentity", "InputFile", "image_error", "scratch_array"]
-
-IN_MEMORY_LIMIT = 64 * 2**20
-"""Bytes of one compressed or decoded piece of an image that are held in memory; more go to disk."""
+__all__ = ["FileIdentity", "InputFile", "image_error"]
 
 _BLOCK = 1 << 20
 
@@ -128,7 +124,7 @@ class InputFile:
 
     def load(self, start: int, length: int, scratch: Path | None) -> bytearray | mmap.mmap:
         """Return `length` bytes from `start`, as a copy on disk where they are many."""
-        data = bytearray(length) if length <= IN_MEMORY_LIMIT else _scratch_map(length, scratch)
+        data = bytearray(length) if length <= IN_MEMORY_LIMIT else scratch_map(length, scratch)
         self._fill_all(start, memoryview(data))
         return data
 
@@ -152,72 +148,6 @@ class InputFile:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def scratch_array(
-    shape: tuple[int, ...],
-    dtype: DTypeLike,
-    scratch: Path | None,
-    *,
-    in_memory: int = IN_MEMORY_LIMIT,
-) -> NDArray[Any]:
-    """Allocate an array in memory, or in a file without a name where it is large.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the array.
-    dtype : dtype_like
-        Type of an element.
-    scratch : Path or None
-        Directory of the file; None takes the system's directory for temporary files.
-    in_memory : int
-        Bytes up to which the array stays in memory.
-
-    Returns
-    -------
-    ndarray
-        C-contiguous, of undefined content. Its pages on disk are not anonymous memory: the system
-        writes them out when memory is short.
-
-    Raises
-    ------
-    StoreWriteError
-        If the scratch directory cannot hold the array.
-    """
-    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if n_bytes <= in_memory:
-        return np.empty(shape, dtype)
-    return np.frombuffer(_scratch_map(n_bytes, scratch), dtype).reshape(shape)
-
-
-def _scratch_map(n_bytes: int, scratch: Path | None) -> mmap.mmap:
-    """Map a new file without a name."""
-    directory = Path(tempfile.gettempdir()) if scratch is None else scratch
-    try:
-        with tempfile.TemporaryFile(dir=directory) as stream:
-            _reserve(stream.fileno(), n_bytes)
-            return mmap.mmap(stream.fileno(), n_bytes)
-    except OSError as error:
-        raise StoreWriteError(
-            Problem(
-                "scratch.no-space",
-                "scratch directory",
-                f"{n_bytes} bytes of temporary space are needed to decode the image",
-                _reason(error),
-                "free some space or name another scratch directory",
-            )
-        ) from error
-
-
-def _reserve(descriptor: int, n_bytes: int) -> None:
-    """Give a file all its blocks: a write to a mapped page that has none ends in SIGBUS."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, n_bytes)
-        return
-    zeros = bytes(_BLOCK)
-    for start in range(0, n_bytes, _BLOCK):
-        os.pwrite(descriptor, zeros[: n_bytes - start], start)
 
 
 def _reason(error: OSError) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.errors import ImageError
+from stformat.scratch import scratch_array
 from stformat.sources._ccitt import CcittError, decode_ccitt
-from stformat.sources._image_file import InputFile, image_error, scratch_array
+from stformat.sources._image_file import InputFile, image_error
 from stformat.sources._image_jpeg import JPEG_ERRORS, parse_jpeg
 from stformat.sources._image_jpeg2000 import parse_jpeg2000
 from stformat.sources._image_tiff import TiffLayout

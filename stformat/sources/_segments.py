@@ -12,20 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.kernels._pool import map_chunks, thread_count
-from stformat.sources._image_file import (
-    IN_MEMORY_LIMIT,
-    FileIdentity,
-    InputFile,
-    image_error,
-    scratch_array,
-)
+from stformat.scratch import scratch_array
+from stformat.sources._image_file import FileIdentity, InputFile, image_error
 
 __all__ = ["Segment", "SegmentGrid", "SegmentedImage"]
 
-_HELD_ROW_LIMIT = 128 * 2**20
+_HELD_ROW_LIMIT = 64 * 2**20
 """Bytes of one row of segments that are held in memory while several bands are cut from it."""
 
-_BAND_LIMIT = 256 * 2**20
+_BAND_LIMIT = 128 * 2**20
 """Bytes of a band that are held in memory."""
 
 _RAW_BLOCK = 4 * 2**20
@@ -204,7 +199,7 @@ class _RowHolder:
                 (len(segments), *grid.segment_shape),
                 grid.dtype,
                 self._image.scratch,
-                in_memory=IN_MEMORY_LIMIT if len(segments) == 1 else _HELD_ROW_LIMIT,
+                in_memory=_HELD_ROW_LIMIT,
             )
         held = self._held
         if self._held_row != row:

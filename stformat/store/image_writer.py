@@ -5,8 +5,10 @@ Specification: spec/stformat-0.1.md, "Image".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,26 @@ from stformat.errors import ImageError, Problem
 from stformat.kernels import _pool, downsample_2x2
 from stformat.metadata.zarr_array import array_document
 from stformat.model import Image, JpegTiles, Progress, ProgressEvent, silent
+from stformat.scratch import scratch_array
 from stformat.store import layout
 from stformat.store.image_codecs import ZSTD, ImageCodec, kept_tiles
 from stformat.store.journal import NO_JOURNAL, Journal
-from stformat.store.nodes import write_document
+from stformat.store.nodes import refusals_of, write_document
 from stformat.store.shard import ShardWriter
 
 __all__ = ["write_pyramid"]
 
 STEP = "image"
 """Name of the step in progress events."""
+
+_ROWS_LIMIT = 128 * 2**20
+"""Bytes of a row of inner chunks of level 0, decoded, that are held in memory; there are two."""
+
+_ENCODED_LIMIT = 64 * 2**20
+"""Bytes of inner chunks, decoded, that are encoded before they are written."""
+
+_HALVED_ROWS = 16
+"""Rows of a coarser level that one task makes."""
 
 
 def write_pyramid(
@@ -61,8 +73,7 @@ def write_pyramid(
         The pyramid ends at the first level whose longer edge is at most this.
     journal : Journal
         Knows the rows of shards, of any level, that are whole already. Their pixels are read once
-        more, since the coarser levels are made of them, and encoded where the codec loses
-        something, but not written.
+        more, since the coarser levels are made of them, but neither encoded nor written.
     progress : Progress
         Told of every row of inner chunks of level 0, in pixel rows.
 
@@ -83,8 +94,12 @@ def write_pyramid(
 
     Notes
     -----
-    Memory: one row of inner chunks at each level, decoded and encoded, that is about
-    ``4 * n_c * chunk_px * n_x`` samples, and one band of the source.
+    Three things happen at a time: the next band is decoded, inner chunks are encoded, and those
+    encoded before are written.
+
+    Memory: a band of the source; two rows of inner chunks of level 0 and one of each other level,
+    decoded, each in a file without a name in `directory` where it takes more than 128 or 64 MiB;
+    and 64 MiB of inner chunks, decoded and encoded, or one where that is more.
     """
     if chunk_px % 2 or shard_px % chunk_px:
         raise ValueError(
@@ -93,7 +108,10 @@ def write_pyramid(
     n_c, height, width = image.shape
     shapes = layout.level_shapes(height, width, smallest_px=smallest_px)
     progress(ProgressEvent(step=STEP, done=0, total=height, unit="px rows"))
+    with refusals_of(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        queue = _WriteQueue()
         levels: list[_LevelWriter] = []
         for level in reversed(range(len(shapes))):
             writer = _LevelWriter(
@@ -105,19 +123,51 @@ def write_pyramid(
                 chunk_px=chunk_px,
                 shard_px=shard_px,
                 coarser=levels[-1] if levels else None,
+                queue=queue,
                 journal=journal,
             )
             stack.callback(writer.close)
             levels.append(writer)
         finest = levels[-1]
-        for band in _checked_bands(image, chunk_px):
-            before = finest.n_rows
-            finest.write_rows(band)
-            if finest.n_rows // chunk_px > before // chunk_px:
-                progress(ProgressEvent(step=STEP, done=finest.n_rows, total=height, unit="px rows"))
+        rows_ahead = _pool.read_ahead(_chunk_rows(image, chunk_px, directory))
+        stack.enter_context(closing(rows_ahead))
+        done = 0
+        for rows in rows_ahead:
+            finest.write_chunk_row(rows)
+            done += rows.shape[1]
+            if done % chunk_px == 0:
+                progress(ProgressEvent(step=STEP, done=done, total=height, unit="px rows"))
         finest.finish()
     progress(ProgressEvent(step=STEP, done=height, total=height, unit="px rows"))
     return len(shapes)
+
+
+def _chunk_rows(
+    image: Image, chunk_px: int, scratch: Path
+) -> Generator[NDArray[np.unsignedinteger]]:
+    """Rows of an image by `chunk_px`, the last with what remains.
+
+    An array stays as it is until the one after the next is asked for.
+    """
+    n_c, height, width = image.shape
+    shape = n_c, min(chunk_px, height), width
+    rows, other = (
+        scratch_array(shape, image.dtype, scratch, in_memory=_ROWS_LIMIT) for _ in range(2)
+    )
+    filled = 0
+    for band in _checked_bands(image, chunk_px):
+        start = 0
+        while start < band.shape[1]:
+            stop = min(band.shape[1], start + shape[1] - filled)
+            rows[:, filled : filled + stop - start] = band[:, start:stop]
+            filled += stop - start
+            start = stop
+            if filled == shape[1]:
+                yield rows
+                rows, other = other, rows
+                filled = 0
+    if filled:
+        yield rows[:, :filled]
 
 
 def _checked_bands(image: Image, height: int) -> Iterator[NDArray[np.unsignedinteger]]:
@@ -151,8 +201,41 @@ def _checked_bands(image: Image, height: int) -> Iterator[NDArray[np.unsignedint
         )
 
 
+class _WriteQueue:
+    """Encoded inner chunks that wait to be written: one thread writes them while others encode."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[ShardWriter, tuple[int, ...], bytes]] = []
+
+    def encode(
+        self,
+        encode: Callable[[int], bytes],
+        places: Mapping[int, tuple[ShardWriter, tuple[int, ...]]],
+        *,
+        n_threads: int,
+    ) -> None:
+        """Call ``encode(column)`` for every column, while what waited is written."""
+
+        def work(column: int | None) -> bytes:
+            if column is not None:
+                return encode(column)
+            self.flush()
+            return b""
+
+        _, *encoded = _pool.map_chunks(work, [None, *places], n_threads=n_threads)
+        self._waiting = [
+            (*place, chunk) for place, chunk in zip(places.values(), encoded, strict=True)
+        ]
+
+    def flush(self) -> None:
+        """Write what waits."""
+        for shard, position, chunk in self._waiting:
+            shard.append(position, chunk)
+        self._waiting = []
+
+
 class _LevelWriter:
-    """One level: collects a row of inner chunks, encodes it, hands its halves to the next."""
+    """One level: encodes rows of inner chunks, and hands their halves to the coarser level."""
 
     def __init__(
         self,
@@ -165,52 +248,83 @@ class _LevelWriter:
         chunk_px: int,
         shard_px: int,
         coarser: _LevelWriter | None,
+        queue: _WriteQueue,
         journal: Journal,
     ) -> None:
         n_c, height, width = shape
         self._directory = directory
         self._shape = shape
+        self._dtype = dtype
         self._codec = codec
         self._tiles = tiles
-        self._chunk_px = chunk_px
         self._coarser = coarser
+        self._queue = queue
         self._journal = journal
+        self._chunk = layout.image_chunks(n_c, chunk_px=chunk_px)
         self._n_chunks = (-(-height // chunk_px), -(-width // chunk_px))
         self._shards = layout.image_shards(n_c, height, width, chunk_px=chunk_px, shard_px=shard_px)
-        # Zero columns at the right: the padding of the last inner chunk of each row.
-        self._buffer = np.zeros((n_c, chunk_px, self._n_chunks[1] * chunk_px), dtype=dtype)
+        chunk_bytes = math.prod(self._chunk) * dtype.itemsize
+        self._n_at_once = max(1, _ENCODED_LIMIT // chunk_bytes)
+        self._n_threads = max(1, min(_pool.thread_count(), self._n_at_once))
+        # Rows that a finer level has halved; as many as make a row of inner chunks.
+        self._halved: NDArray[Any] | None = None
         self._filled = 0
         self._chunk_row = 0
         self._open: list[ShardWriter] = []
         self._is_kept = False
-        self.n_rows = 0
 
-    def write_rows(self, rows: NDArray[np.unsignedinteger]) -> None:
-        """Take any number of rows of the level, from the top downwards."""
-        start = 0
-        while start < rows.shape[1]:
-            stop = min(rows.shape[1], start + self._chunk_px - self._filled)
-            filled = self._filled + stop - start
-            self._buffer[:, self._filled : filled, : self._shape[2]] = rows[:, start:stop]
-            self._filled = filled
-            self.n_rows += stop - start
-            start = stop
-            if self._filled == self._chunk_px:
-                self._write_chunk_row()
+    def write_chunk_row(self, rows: NDArray[Any]) -> None:
+        """Take the next row of inner chunks; only the last may have fewer rows of pixels."""
+        n_rows, n_cols = self._n_chunks
+        per_y, per_x = (self._shards[axis] // self._chunk[axis] for axis in (1, 2))
+        shard_row, row = divmod(self._chunk_row, per_y)
+        part = self._directory / "c" / "0" / str(shard_row)
+        if row == 0:
+            self._is_kept = self._journal.is_finished(part)
+            if not self._is_kept:
+                self._open = [ShardWriter(part / str(n)) for n in range(-(-n_cols // per_x))]
+        if not self._is_kept or self._codec.decode is not None:
+            self._encode(rows, row, per_x)
+        self._chunk_row += 1
+        if self._open and (row == per_y - 1 or self._chunk_row == n_rows):
+            self._queue.flush()
+            for number, shard in enumerate(self._open):
+                inside = (1, row + 1, min(per_x, n_cols - number * per_x))
+                shard.finish(grid=(1, per_y, per_x), inside=inside)
+            self._open = []
+            self._journal.finish(part)
+        if self._coarser is not None:
+            self._coarser.take_half_of(rows)
+
+    def take_half_of(self, rows: NDArray[Any]) -> None:
+        """Halve rows of the finer level; with enough of them there is a row of inner chunks."""
+        n_c, height, width = self._shape
+        if self._halved is None:
+            shape = n_c, min(self._chunk[1], height), width
+            self._halved = scratch_array(shape, self._dtype, self._directory.parent)
+        n_halved = (rows.shape[1] + 1) // 2
+        target = self._halved[:, self._filled : self._filled + n_halved]
+
+        def halve(start: int, stop: int) -> None:
+            target[:, start:stop] = downsample_2x2(rows[:, 2 * start : 2 * stop])
+
+        _pool.run_blocks(halve, n_halved, block=_HALVED_ROWS)
+        self._filled += n_halved
+        if self._filled == self._chunk[1]:
+            self._write_halved(self._halved)
 
     def finish(self) -> None:
         """Write what rows are left, then the metadata; the coarser levels likewise."""
-        if self._filled:
-            self._buffer[:, self._filled :] = 0
-            self._write_chunk_row()
+        if self._halved is not None and self._filled:
+            self._write_halved(self._halved[:, : self._filled])
         write_document(
             self._directory,
             array_document(
                 shape=self._shape,
-                dtype=self._buffer.dtype,
-                chunks=layout.image_chunks(self._shape[0], chunk_px=self._chunk_px),
+                dtype=self._dtype,
+                chunks=self._chunk,
                 shards=self._shards,
-                codecs=self._codec.codecs(self._buffer.dtype),
+                codecs=self._codec.codecs(self._dtype),
                 dimension_names=("c", "y", "x"),
             ),
         )
@@ -222,67 +336,41 @@ class _LevelWriter:
         for shard in self._open:
             shard.close()
 
-    def _write_chunk_row(self) -> None:
-        n_rows, n_cols = self._n_chunks
-        per_y, per_x = (self._shards[axis] // self._chunk_px for axis in (1, 2))
-        shard_row, row = divmod(self._chunk_row, per_y)
-        part = self._directory / "c" / "0" / str(shard_row)
-        if row == 0:
-            self._is_kept = self._journal.is_finished(part)
-            if not self._is_kept:
-                self._open_shards(part, -(-n_cols // per_x))
-        halved = self._halved_rows()
-        if self._is_kept and self._codec.decode is None:
-            _pool.map_chunks(lambda column: self._halve(column, halved), range(n_cols))
-        else:
-            chunks = _pool.map_chunks(lambda column: self._encode(column, halved), range(n_cols))
-            for column, encoded in enumerate([] if self._is_kept else chunks):
-                self._open[column // per_x].append((0, row, column % per_x), encoded)
-        self._chunk_row += 1
+    def _write_halved(self, rows: NDArray[Any]) -> None:
         self._filled = 0
-        if self._open and (row == per_y - 1 or self._chunk_row == n_rows):
-            for number, shard in enumerate(self._open):
-                inside = (1, row + 1, min(per_x, n_cols - number * per_x))
-                shard.finish(grid=(1, per_y, per_x), inside=inside)
-            self._open = []
-            self._journal.finish(part)
-        if self._coarser is not None and halved is not None:
-            self._coarser.write_rows(halved)
+        self.write_chunk_row(rows)
 
-    def _open_shards(self, part: Path, n_shards: int) -> None:
-        for column in range(n_shards):
-            self._open.append(ShardWriter(part / str(column)))
+    def _encode(self, rows: NDArray[Any], row: int, per_x: int) -> None:
+        """Encode a row of inner chunks, some at once; the last of them wait to be written."""
+        n_cols = self._n_chunks[1]
+        encode = partial(self._encode_chunk, rows)
+        for first in range(0, n_cols, self._n_at_once):
+            columns = range(first, min(first + self._n_at_once, n_cols))
+            if self._is_kept:
+                _pool.map_chunks(encode, columns, n_threads=self._n_threads)
+                continue
+            self._queue.encode(
+                encode,
+                {c: (self._open[c // per_x], (0, row, c % per_x)) for c in columns},
+                n_threads=self._n_threads,
+            )
 
-    def _halved_rows(self) -> NDArray[Any] | None:
-        if self._coarser is None:
-            return None
-        n_c, _, width = self._shape
-        return np.empty((n_c, (self._filled + 1) // 2, (width + 1) // 2), self._buffer.dtype)
-
-    def _encode(self, column: int, halved: NDArray[Any] | None) -> bytes:
-        """Encode one inner chunk, and put its half in place; columns may run in any order."""
-        left = column * self._chunk_px
-        height, width = self._filled, min(self._chunk_px, self._shape[2] - left)
-        chunk = self._buffer[:, :, left : left + self._chunk_px]
+    def _encode_chunk(self, rows: NDArray[Any], column: int) -> bytes:
+        """Encode one inner chunk of a row of them, zeros where it overhangs the level."""
         stream = None if self._tiles is None else self._tiles.read(self._chunk_row, column)
         if stream is not None and self._codec.keep is not None:
-            self._halve(column, halved)
             return self._codec.keep(stream)
+        edge = self._chunk[2]
+        pixels = rows[:, :, column * edge : (column + 1) * edge]
+        _, height, width = pixels.shape
+        chunk = pixels
+        if pixels.shape != self._chunk:
+            chunk = np.zeros(self._chunk, self._dtype)
+            chunk[:, :height, :width] = pixels
         encoded = self._codec.encode(chunk, (height, width))
-        if self._codec.decode is not None and halved is not None:
+        if self._codec.decode is not None and self._coarser is not None:
             # The next level is made of the pixels that readers of this one will see.
-            decoded = np.empty(chunk.shape, chunk.dtype)
+            decoded = np.empty(self._chunk, self._dtype)
             self._codec.decode(encoded, decoded)
-            chunk[:, :height, :width] = decoded[:, :height, :width]
-        self._halve(column, halved)
+            pixels[:] = decoded[:, :height, :width]
         return encoded
-
-    def _halve(self, column: int, halved: NDArray[Any] | None) -> None:
-        """Put the half of one inner chunk in place."""
-        if halved is None:
-            return
-        left = column * self._chunk_px
-        width = min(self._chunk_px, self._shape[2] - left)
-        pixels = self._buffer[:, : self._filled, left : left + width]
-        half = downsample_2x2(np.ascontiguousarray(pixels))
-        halved[:, :, left // 2 : left // 2 + half.shape[2]] = half

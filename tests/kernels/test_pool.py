@@ -240,3 +240,70 @@ def test_importing_kernels_leaves_numba_for_the_first_call():
         "assert 'numba' in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def numbers(stop, made, closed):
+    try:
+        for number in range(stop):
+            made.append(number)
+            yield number
+    finally:
+        closed.append(True)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_reading_ahead_is_one_item_ahead_and_keeps_the_order(use_threads, count):
+    use_threads(count)
+    made, closed, taken = [], [], []
+    for number in _pool.read_ahead(numbers(20, made, closed)):
+        taken.append(number)
+        assert len(made) <= len(taken) + (count > 1)
+    assert taken == list(range(20))
+    assert closed
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_reading_ahead_passes_errors_on_after_the_items_before(use_threads, count):
+    use_threads(count)
+    taken = []
+
+    def broken():
+        yield 1
+        yield 2
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError, match="gone"):
+        taken.extend(_pool.read_ahead(broken()))
+    items = _pool.read_ahead(broken())
+    assert [next(items), next(items)] == [1, 2]
+    with pytest.raises(KeyError, match="gone"):
+        next(items)
+
+
+@pytest.mark.parametrize("n_taken", [0, 1, 2])
+def test_closing_a_reader_ends_its_thread_and_its_source(use_threads, n_taken):
+    use_threads(2)
+    before = threading.active_count()
+    made, closed = [], []
+    items = _pool.read_ahead(numbers(20, made, closed))
+    for _ in range(n_taken):
+        next(items)
+    items.close()
+    assert threading.active_count() == before
+    assert bool(closed) == (n_taken > 0)
+    assert len(made) <= n_taken + 1
+
+
+def test_the_next_item_is_made_while_the_caller_works(use_threads):
+    use_threads(2)
+    is_made = threading.Event()
+
+    def items():
+        yield 1
+        is_made.set()
+        yield 2
+
+    reader = _pool.read_ahead(items())
+    next(reader)
+    assert is_made.wait(timeout=20)
+    assert list(reader) == [2]

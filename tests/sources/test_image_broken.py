@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from PIL import Image as Pillow
 
+from stformat import scratch
 from stformat.errors import ImageError, StoreWriteError
 from stformat.sources import _image_file, _image_jpeg
 from stformat.sources._image import open_image
@@ -357,7 +358,7 @@ def test_a_full_scratch_directory(tmp_path, monkeypatch):
     def full(_descriptor, _n_bytes):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_image_file, "_reserve", full)
+    monkeypatch.setattr(scratch, "_reserve", full)
     with pytest.raises(StoreWriteError, match="No space left"):
         read_all(path)
 
@@ -374,7 +375,7 @@ def open_descriptors():
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff none", "tiff deflate"])
 def test_no_descriptor_stays_open(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(_image_file, "IN_MEMORY_LIMIT", 100)
-    monkeypatch.setattr(_image_file.scratch_array, "__kwdefaults__", {"in_memory": 100})
+    monkeypatch.setattr(scratch.scratch_array, "__kwdefaults__", {"in_memory": 100})
     path = tmp_path / "a"
     path.write_bytes(SEEDS[kind])
     list(open_image(path).iter_bands(16))

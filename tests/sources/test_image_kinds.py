@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tempfile
 import zlib
 
 import imagecodecs
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from stformat import scratch
 from stformat.errors import ImageError
 from stformat.model import SourceFile
 from stformat.sources import _image_file, _segments
@@ -288,16 +290,15 @@ def test_any_layout_of_segments_gives_the_same_pixels(tmp_path_factory, data):
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiles", "strip", "raw strip"])
 def test_large_pieces_go_through_the_scratch_directory(tmp_path, monkeypatch, kind):
     made = []
-    real = _image_file._scratch_map
+    real = tempfile.TemporaryFile
     monkeypatch.setattr(
-        _image_file, "_scratch_map", lambda n, where: made.append(where) or real(n, where)
+        tempfile, "TemporaryFile", lambda **options: made.append(options["dir"]) or real(**options)
     )
     monkeypatch.setattr(_image_file, "IN_MEMORY_LIMIT", 1000)
-    monkeypatch.setattr(_image_file.scratch_array, "__kwdefaults__", {"in_memory": 1000})
+    monkeypatch.setattr(scratch.scratch_array, "__kwdefaults__", {"in_memory": 1000})
     monkeypatch.setattr(_segments, "_HELD_ROW_LIMIT", 1000)
-    monkeypatch.setattr(_segments, "IN_MEMORY_LIMIT", 1000)
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
+    directory = tmp_path / "scratch"
+    directory.mkdir()
     path = tmp_path / "a"
     pixels = smooth(150, 101, 3)
     if kind in {"jpeg", "png"}:
@@ -309,13 +310,13 @@ def test_large_pieces_go_through_the_scratch_directory(tmp_path, monkeypatch, ki
             path, pixels, photometric="rgb", compression=compression, predictor=False, **options
         )
     expected = load(path) if kind == "jpeg" else pixels
-    image = open_image(path, scratch=scratch)
+    image = open_image(path, scratch=directory)
     for height in (20, 1000):
         found = np.concatenate(bands(image, height), axis=1)
         np.testing.assert_array_equal(np.moveaxis(found, 0, -1), expected)
-        assert list(scratch.iterdir()) == []
+        assert list(directory.iterdir()) == []
     # Uncompressed rows are read where they are wanted: no buffer for the whole strip.
-    assert set(made) == (set() if kind == "raw strip" else {scratch})
+    assert set(made) == (set() if kind == "raw strip" else {directory})
 
 
 def test_largest_page_is_read_whatever_its_place(tmp_path):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
+from stformat import scratch
 from stformat.errors import ImageError
-from stformat.sources import _image_file, _image_tiff, _segments
+from stformat.sources import _image_tiff, _segments
 from stformat.sources._image import open_image
 from stformat.sources._image_tiff_samples import YcbcrCoding, ycbcr_to_rgb
 
@@ -290,10 +291,8 @@ def test_a_band_too_large_for_memory_is_on_disk(tmp_path, monkeypatch):
     tifffile.imwrite(path, pixels, photometric="rgb")
     monkeypatch.setattr(_segments, "_BAND_LIMIT", 1000)
     made = []
-    real = _image_file._scratch_map
-    monkeypatch.setattr(
-        _image_file, "_scratch_map", lambda n, where: made.append(n) or real(n, where)
-    )
+    real = scratch._reserve
+    monkeypatch.setattr(scratch, "_reserve", lambda fd, n: made.append(n) or real(fd, n))
     np.testing.assert_array_equal(read(path, scratch=tmp_path)[1], pixels)
     assert made == [7 * 80 * 3, 60 * 80 * 3]
 

@@ -104,12 +104,15 @@ def scatter_chunk(  # noqa: PLR0917 - compiled functions are called by position
 def downsample_2x2(image: Array, start: int, stop: int, out: Array) -> None:
     """Fill rows `start` to `stop` of `out`."""
     n_c, height, width = image.shape
+    # Bands of an image are no contiguous arrays; loops over rows that are known to be vectorise.
+    upper = np.empty(width, out.dtype)
+    lower = np.empty(width, out.dtype)
     for c in range(n_c):
         for row in range(start, stop):
             # Repeating the last row or column of an odd edge gives the rounded mean of the pixels
             # that exist: (2 s + 2) // 4 is (s + 1) // 2, and (4 p + 2) // 4 is p.
-            upper = image[c, 2 * row]
-            lower = image[c, min(2 * row + 1, height - 1)]
+            _copy(upper, image[c, 2 * row], 0)
+            _copy(lower, image[c, min(2 * row + 1, height - 1)], 0)
             target = out[c, row]
             for k in range(width // 2):
                 j = np.uint64(2 * k)
