@@ -61,9 +61,10 @@ def convert_slide(
     image_codec : {"zstd", "blosc", "jpeg"}, default: "zstd"
         How pixels are stored. ``"zstd"`` and ``"blosc"`` are lossless; the one is smaller, the
         other decodes faster. ``"jpeg"``, for 8-bit images of 1 or 3 channels, takes about a tenth
-        of the size and loses: pixels are close to the source's, and a note says so. JPEG is no
-        codec of the Zarr specification, so tools other than those of Python with stformat
-        installed may not read the pixels.
+        of the size. It keeps the JPEG tiles of a TIFF as they are, where they have 256 or 512
+        pixels on a side; all else it encodes, and pixels are then close to the source's, not
+        equal. A note says which. JPEG is no codec of the Zarr specification, so tools other than
+        those of Python with stformat installed may not read the pixels.
     progress : callable, optional
         Called with a `stformat.model.ProgressEvent` at each step; an exception that it raises
         aborts the conversion and leaves nothing behind, unless `resume`.
@@ -149,7 +150,7 @@ def _image_codec(name: str) -> ImageCodec:
         )
     if codec.name == "jpeg":
         warnings.warn(
-            "pixels are stored as JPEG, with loss, under a codec that the Zarr specification does "
+            "pixels are stored as JPEG, under a codec that the Zarr specification does "
             "not have: zarr-python and SpatialData read them where stformat is installed, other "
             "tools only with imagecodecs_jpeg of their own",
             ImageCodecWarning,
