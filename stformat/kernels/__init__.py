@@ -1,4 +1,4 @@
-"""Array kernels: tiles from images, pyramid levels, normalised expression from sparse counts.
+"""Array kernels: tiles from images, pyramid levels, sparse counts from text, normalised expression.
 
 Each function checks its arguments once and hands them to the twin made for their kind of array.
 The twins compute what `stformat.kernels._reference` defines: integers bit for bit, floats to the
@@ -12,9 +12,11 @@ from stformat.kernels._floats import tiles_to_float
 from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
 from stformat.kernels._moments import GeneMoments, gene_moments
 from stformat.kernels._pooling import pool_bins
+from stformat.kernels._text import CountRows, parse_count_rows
 from stformat.kernels._warmup import WarmKernel, warmup
 
 __all__ = [
+    "CountRows",
     "GeneMoments",
     "WarmKernel",
     "densify",
@@ -23,6 +25,7 @@ __all__ = [
     "gene_moments",
     "normalize_log1p",
     "normalize_log1p_inplace",
+    "parse_count_rows",
     "pool_bins",
     "resample_tiles",
     "row_sums",

@@ -6,6 +6,8 @@ Slow on purpose. Arguments are those of the twins: checked, complete, the result
 
 from __future__ import annotations
 
+import math
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +21,7 @@ __all__ = [
     "downsample_2x2",
     "gather_tiles",
     "normalize_log1p",
+    "parse_count_rows",
     "pool_bins",
     "resample_coarser",
     "resample_finer",
@@ -32,6 +35,8 @@ __all__ = [
 type Array = NDArray[Any]
 
 LANES = 64
+
+_PLAIN_NUMBER = re.compile(rb"([0-9]*)\.?([0-9]*)(?:[eE]([+-]?[0-9]{1,3}))?")
 
 
 def gather_tiles(image: Array, windows: Array, fill_value: int, out: Array) -> None:
@@ -238,6 +243,69 @@ def _first_beyond_int32(data: Array, indptr: Array, group: Array, totals: Array)
         if group[row] >= 0 and (values != values.astype(np.int32)).any():
             is_beyond[group[row]] = True
     return int(np.argmax(is_beyond)) if is_beyond.any() else -1
+
+
+def parse_count_rows(  # noqa: PLR0917 - called by position, as its twin
+    text: Array,
+    delimiter: int,
+    n_columns: int,
+    rows: Array,
+    indices: Array,
+    values: Array,
+    spans: Array,
+) -> tuple[int, int, int, int, int]:
+    """Return how many rows, values and spans there are, a fault, and fields of its row.
+
+    An entry of `rows` is a line of the text, where its name starts and stops, and how many values
+    it has; a span is where a field starts and stops whose value is NaN, because it is not plain.
+    Faults: 1 for a row of another length, 2 for an empty field.
+    """
+    end = rb"(?:" + re.escape(bytes([delimiter])) + rb"|\r?\n)"
+    field = re.compile(rb'(?:"[^"\n]*")*(?:(?!' + end + rb").)*" + rb"(?=" + end + rb")", re.DOTALL)
+    content = bytes(text)
+    at = line = row = n = n_spans = 0
+    while at < len(content):
+        stop = _match(field, content, at).end()
+        is_row = stop > at or content[stop] == delimiter
+        if is_row:
+            rows[row] = line, at, stop, 0
+            row += 1
+        column = 0
+        while content[stop] == delimiter:
+            at, stop = stop + 1, _match(field, content, stop + 1).end()
+            value = _plain_number(content[at:stop])
+            if column < n_columns and value != 0:
+                if stop == at:
+                    return row, n, n_spans, 2, column
+                if np.isnan(value):
+                    spans[n_spans] = at, stop
+                    n_spans += 1
+                indices[n], values[n] = column, value
+                n += 1
+                rows[row - 1, 3] += 1
+            column += 1
+        if is_row and column != n_columns:
+            return row, n, n_spans, 1, column
+        at = content.index(b"\n", stop) + 1
+        line += 1
+    return row, n, n_spans, 0, 0
+
+
+def _match(pattern: re.Pattern[bytes], content: bytes, at: int) -> re.Match[bytes]:
+    found = pattern.match(content, at)
+    if found is None:
+        raise ValueError("a text must end with a newline")
+    return found
+
+
+def _plain_number(field: bytes) -> float:
+    """Read digits with a point or an exponent that float64 computes exactly; NaN for others."""
+    match = _PLAIN_NUMBER.fullmatch(field)
+    if match is None or not 0 < len(match[1] + match[2]) <= 18:
+        return math.nan
+    mantissa, exponent = int(match[1] + match[2]), int(match[3] or 0) - len(match[2])
+    is_exact = mantissa == 0 or (mantissa <= 1 << 53 and abs(exponent) <= 22)
+    return float(field) if is_exact else math.nan
 
 
 def _scales(

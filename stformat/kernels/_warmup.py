@@ -16,6 +16,7 @@ from stformat.kernels._floats import tiles_to_float
 from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
 from stformat.kernels._moments import gene_moments
 from stformat.kernels._pooling import pool_bins
+from stformat.kernels._text import parse_count_rows
 
 __all__ = ["WarmKernel", "warmup"]
 
@@ -102,6 +103,11 @@ def _calls() -> Iterator[tuple[str, tuple[type[np.generic], ...], _Call]]:
         "tiles_to_float",
         SAMPLES,
         lambda t: [tiles_to_float(_pixels(t), dtype=dtype) for dtype in (np.float32, np.float16)],
+    )
+    yield (
+        "parse_count_rows",
+        (np.uint8,),
+        lambda _: parse_count_rows(np.frombuffer(b"a,1\n", np.uint8), delimiter=",", n_columns=1),
     )
     indptr = np.array([0, 1])
     yield "row_sums", COUNTS, lambda t: row_sums(np.ones(1, t), indptr)

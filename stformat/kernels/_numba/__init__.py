@@ -29,6 +29,7 @@ from stformat.kernels._numba.images import (
 )
 from stformat.kernels._numba.pooling import pool_bins
 from stformat.kernels._numba.sums import count_moments, value_moments
+from stformat.kernels._numba.text import parse_count_rows
 from stformat.kernels._pool import run_blocks
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "misplaced_gene",
     "normalize_log1p",
     "normalize_log1p_inplace",
+    "parse_count_rows",
     "pool_bins",
     "resample_coarser",
     "resample_finer",
