@@ -15,6 +15,7 @@ import stformat as stf
 from stformat.testing import make_slide, write_legacy_st
 
 EDGE_PX = 30_000
+PANEL_SHAPE = (40, 400, 20_000)
 LIMIT_KIB = 1 << 20
 
 pytestmark = pytest.mark.skipif(
@@ -67,3 +68,26 @@ def test_30000_px_image_converts_in_one_gibibyte(layout, tmp_path):
         row = opened.read_region(0, 15_000, 15_000, 1, 600)[0, 0]
         expected = (np.arange(15_000, 15_600) if layout == "striped" else 15_000 % 512) // 120
         np.testing.assert_array_equal(row, np.broadcast_to(expected, 600).astype(np.uint8))
+
+
+def test_a_wide_panel_of_forty_channels_converts_in_one_gibibyte(tmp_path):
+    """A row of inner chunks of it takes 410 MB; the strips do not fit the bands."""
+    slide = make_slide(height=900, width=900, n_genes=50, seed=1)
+    source = write_legacy_st(slide, tmp_path / "source", layout="flat", image_format=None)
+    n_channels, height, width = PANEL_SHAPE
+    ramp = np.broadcast_to(np.arange(width, dtype=np.uint16), (height, width))
+    image = tmp_path / "panel.tif"
+    tifffile.imwrite(
+        image, (ramp + np.uint16(channel) for channel in range(n_channels)), shape=PANEL_SHAPE,
+        dtype=np.uint16, photometric="minisblack", bigtiff=True, rowsperstrip=100,
+        compression="zlib", compressionargs={"level": 1},
+    )  # fmt: skip
+    target = tmp_path / "slide.zarr"
+    peak = _peak_anonymous_kib(
+        ["convert", str(source), str(target), "--image", str(image), "--stain", "if", "--quiet"]
+    )
+    assert peak <= LIMIT_KIB
+    with stf.open_slide(target) as opened:
+        for channel, top in ((0, 0), (39, 399)):
+            row = opened.read_region(0, top, 19_000, 1, 1000)[channel, 0]
+            np.testing.assert_array_equal(row, np.arange(19_000, 20_000) + channel)
