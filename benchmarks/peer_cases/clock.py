@@ -29,7 +29,7 @@ class Timing:
     """Time of each run."""
 
     foreign: float
-    """Largest share of one processor that others took in any of these runs."""
+    """Median share of one processor that others took meanwhile."""
 
     peak_bytes: int | None
     """Most anonymous memory of a run, where runs are processes."""
@@ -64,7 +64,7 @@ def take_turns(sides: Mapping[str, Work], *, rounds: int, tries: int) -> dict[st
     return {
         name: Timing(
             seconds=tuple(run.seconds for run in done),
-            foreign=max(run.foreign for run in done),
+            foreign=statistics.median(run.foreign for run in done),
             peak_bytes=max((run.peak_bytes for run in done if run.peak_bytes), default=None),
         )
         for name, done in runs.items()

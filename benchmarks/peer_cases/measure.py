@@ -68,7 +68,7 @@ class Row:
     """Runs of the peer that the median is of."""
 
     foreign: float = 0.0
-    """Largest share of one processor that others took in any of these runs of both sides."""
+    """Share of one processor that others took in the median run of the side that suffered more."""
 
 
 @dataclass(frozen=True, slots=True)
