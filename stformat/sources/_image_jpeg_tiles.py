@@ -23,6 +23,7 @@ _BEFORE_TABLES = frozenset({*range(0xE0, 0xF0), 0xFE})
 _NO_MARKERS = frozenset({0x00, 0x01, *range(0xD0, 0xD8), 0xFF})
 _SEQUENTIAL = frozenset({0xC0, 0xC1})
 _MAX_TABLE_BYTES = 2**16
+_MAX_SEGMENTS = 100
 
 # Adobe's segment of version 100 whose last byte says that samples are not transformed: RGB.
 _NOT_TRANSFORMED = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
@@ -90,6 +91,7 @@ class _TileReader:
             (stream.height, stream.width, len(stream.components)) != (edge, edge, n_samples)
             or stream.frame not in _SEQUENTIAL
             or (stream.n_scans, stream.first_scan_components) != (1, n_samples)
+            or len(_segments(data)[0]) > _MAX_SEGMENTS
         ):
             return None
         return complete_stream(data, stream, layout.jpeg_tables[0], is_rgb=layout.kind.is_rgb)

@@ -183,6 +183,14 @@ def test_a_tile_as_small_as_its_visible_part_is_encoded(tmp_path):
     assert open_image(path).jpeg_tiles.read(0, 0) is None
 
 
+def test_a_tile_of_more_segments_than_a_reader_takes_is_encoded(tmp_path):
+    stream = imagecodecs.jpeg8_encode(smooth(256, 256, 3), level=90, subsampling="420")
+    for n_segments, is_kept in ((50, True), (2000, False)):
+        long = stream[:2] + n_segments * b"\xff\xfe\x00\x03." + stream[2:]
+        path = with_stream(tmp_path / f"{n_segments}.tif", long)
+        assert (open_image(path).jpeg_tiles.read(0, 0) is not None) == is_kept
+
+
 @pytest.mark.parametrize(
     "options", [{"tile": (256, 240)}, {"rowsperstrip": 64}, {"photometric": "miniswhite"}]
 )

@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from stformat.model import Genes, Spots
+from stformat.model import Genes, JpegTiles, Spots
 from stformat.store import record_digest as module
+from stformat.store.image_codecs import IMAGE_CODECS
 from stformat.store.record_digest import record_digest
 from stformat.testing.records import make_record
 
@@ -45,6 +46,18 @@ def changed(value):
     return value
 
 
+def test_the_codec_of_the_image_changes_the_digest():
+    record = make_record()
+    digests = {record_digest(record, codec) for codec in IMAGE_CODECS.values()}
+    assert len(digests) == len(IMAGE_CODECS)
+    assert record_digest(record) in digests
+    kept = replace(record.image, jpeg_tiles=JpegTiles(edge_px=512, read=lambda *_place: None))
+    of_kept = replace(record, image=kept)
+    assert record_digest(of_kept) == record_digest(record)
+    jpeg = IMAGE_CODECS["jpeg"]
+    assert record_digest(of_kept, jpeg) != record_digest(record, jpeg)
+
+
 def test_the_same_record_has_the_same_digest():
     assert record_digest(make_record()) == record_digest(make_record())
     assert len(record_digest(make_record())) == 64
@@ -52,7 +65,7 @@ def test_the_same_record_has_the_same_digest():
 
 @pytest.mark.parametrize(("part", "name"), ARRAYS)
 def test_every_array_counts(part, name):
-    record = make_record()
+    record = make_record(shape="polygon")
     old = getattr(record.tables[0], part)
     value = getattr(old, name)
     value = dict(value) if name == "annotations" else value
