@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ __all__ = [
     "Mpp",
     "MppMethod",
     "Note",
+    "OutlineBatch",
+    "OutlineColumn",
+    "Outlines",
     "Progress",
     "ProgressEvent",
     "SlideRecord",
@@ -30,6 +33,7 @@ __all__ = [
 ]
 
 type MppMethod = Literal["given", "file", "lattice", "fiducial", "image-tags", "unknown"]
+type OutlineColumn = Literal["text", "integer", "number", "flag"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,24 +169,26 @@ class Spots:
     region: str
     """Name of the shapes element: ``"spots"``, ``"square_008um"``."""
 
-    shape: Literal["circle", "square"]
-    """Outline of a capture area."""
+    shape: Literal["circle", "square", "polygon"]
+    """Outline of a capture area; polygons are cells, and each has its own."""
 
-    barcodes: NDArray[np.object_]
-    """(n_obs,) str, unique: the source's own identifiers."""
+    barcodes: NDArray[np.object_] | NDArray[np.bytes_]
+    """(n_obs,) str, or UTF-8 of fixed width where rows are too many for an object each; unique: the
+    source's own identifiers."""
 
     xy: NDArray[np.float64]
     """(n_obs, 2) centres in full-resolution pixels, columns ``(x, y)``, finite; may lie outside
     the image."""
 
     radius_px: NDArray[np.float64]
-    """(n_obs,) radius of the circle, or half the side of the square, in full-resolution pixels."""
+    """(n_obs,) radius of the circle, half the side of the square, or radius of the circle that is as
+    large as the polygon, in full-resolution pixels."""
 
-    array_row: NDArray[np.int64]
-    """(n_obs,) row on the capture array."""
+    array_row: NDArray[np.int32] | NDArray[np.int64]
+    """(n_obs,) row on the capture array; -1 for cells, which have none."""
 
-    array_col: NDArray[np.int64]
-    """(n_obs,) column on the capture array."""
+    array_col: NDArray[np.int32] | NDArray[np.int64]
+    """(n_obs,) column on the capture array; -1 for cells."""
 
     in_tissue: NDArray[np.bool_]
     """(n_obs,) True where the source says that tissue covers the spot."""
@@ -198,6 +204,9 @@ class Spots:
 
     diameter_um: float | None = None
     """Diameter (circle) or side (square) of a capture area in microns, where known."""
+
+    outlines: NDArray[np.object_] | None = None
+    """(n_obs,) bytes: the polygons as WKB, in full-resolution pixels, where `shape` says so."""
 
     annotations: Mapping[str, NDArray[np.object_]] = field(
         default_factory=lambda: MappingProxyType({})
@@ -252,6 +261,9 @@ class Counts:
     """Yields csr_array blocks that stack to the matrix: column indices ascending in a row, no
     explicit zeros, no duplicates. May be called more than once."""
 
+    nnz: int | None = None
+    """Stored values, at most; None where it is not known before they are read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
@@ -268,6 +280,31 @@ class Table:
 
     counts: Counts
     """Values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutlineBatch:
+    """Some polygons of a set of outlines."""
+
+    geometry: NDArray[np.object_]
+    """(n,) shapely Polygon or MultiPolygon in full-resolution pixels, none of them empty."""
+
+    columns: Mapping[str, NDArray[Any]]
+    """Every column of the set by name: (n,) of str or None, int64, float64 or bool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlines:
+    """Polygons that are no capture areas: tissue, cells, what people drew."""
+
+    name: str
+    """Name of the shapes element: ``"tissue"``, ``"cells"``."""
+
+    columns: Mapping[str, OutlineColumn]
+    """Name of a column to its type."""
+
+    iter_batches: Callable[[], Iterator[OutlineBatch]]
+    """Yields at least one polygon, in batches. May be called more than once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +326,9 @@ class Descriptors:
     disease: str | None = None
     """Disease, or ``"healthy"``."""
 
+    involves_cancer: bool | None = None
+    """Whether the tissue holds cancer, as the study says."""
+
     donor: str | None = None
     """Donor or patient, unique within the study."""
 
@@ -300,6 +340,15 @@ class Descriptors:
 
     citation: str | None = None
     """How to cite the data."""
+
+    pmid: str | None = None
+    """PubMed identifier of the paper, digits only."""
+
+    title: str | None = None
+    """Title of the paper or the data set."""
+
+    keywords: tuple[str, ...] = ()
+    """Key words, in the order of the study."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,3 +378,6 @@ class SlideRecord:
 
     notes: tuple[Note, ...] = ()
     """What a user should know about the conversion."""
+
+    outlines: tuple[Outlines, ...] = ()
+    """Shapes elements that are no regions of tables."""

@@ -24,6 +24,7 @@ __all__ = [
     "SourceAttributes",
     "StformatAttributes",
     "TableAttributes",
+    "TermAttributes",
     "json_schemas",
 ]
 
@@ -122,7 +123,7 @@ class TableAttributes(_Document):
     region: ElementName
     """Name of the element under ``shapes/`` that the rows lie in."""
 
-    shape: Literal["circle", "square"]
+    shape: Literal["circle", "square", "polygon"]
     """Outline of a capture area."""
 
     diameter_um: Annotated[float, Field(gt=0)] | None
@@ -176,6 +177,19 @@ class SourceAttributes(_Document):
     """Digest of the content."""
 
 
+class TermAttributes(_Document):
+    """What a spelling of the source means, by a table of terms."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Preferred spelling."""
+
+    curie: Annotated[str, Field(pattern=r"^[A-Za-z]+:[0-9]+$")] | None
+    """Identifier in an ontology, ``"UBERON:0000310"``."""
+
+    table: Annotated[str, Field(min_length=1)]
+    """Version of the table."""
+
+
 class NoteAttributes(_Document):
     """Something about the conversion that a user should know."""
 
@@ -213,6 +227,15 @@ class StformatAttributes(_Document):
     disease: str | None
     """Disease, or ``"healthy"``."""
 
+    species_term: TermAttributes | None = None
+    """What `species` means."""
+
+    tissue_term: TermAttributes | None = None
+    """What `tissue` means."""
+
+    involves_cancer: bool | None = None
+    """Whether the tissue holds cancer, as the study says."""
+
     donor: str | None
     """Donor or patient."""
 
@@ -224,6 +247,15 @@ class StformatAttributes(_Document):
 
     citation: str | None
     """How to cite the data."""
+
+    pmid: Annotated[str, Field(pattern=r"^[0-9]+$")] | None = None
+    """PubMed identifier of the paper."""
+
+    title: str | None = None
+    """Title of the paper or the data set."""
+
+    keywords: tuple[str, ...] = ()
+    """Key words, in the order of the study."""
 
     sections: tuple[SectionAttributes, ...]
     """Tissue sections, where there are several; else empty."""

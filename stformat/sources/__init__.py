@@ -10,6 +10,7 @@ from stformat.errors import InputError, Problem, UnknownSourceError
 from stformat.model import SlideRecord
 from stformat.sources import legacy_st, visium
 from stformat.sources._kinds import DESCRIPTOR_OPTIONS, SourceKind, SourceRequest, positive
+from stformat.sources._label_terms import with_label_terms
 
 __all__ = ["KINDS", "read_slide"]
 
@@ -47,13 +48,14 @@ def read_slide(
     scratch : pathlib.Path, optional
         Directory for temporary files.
     options : mapping, optional
-        ``technology``, ``stain``, ``species``, ``tissue``, ``disease``, ``donor``, ``study``,
-        ``licence``, ``citation``, and what the kind itself knows. None stands for not given.
+        The fields of `stformat.model.Descriptors`, and what the kind itself knows. None stands for
+        not given.
 
     Returns
     -------
     SlideRecord
         Positions, counts and metadata in memory; the image is decoded only when it is asked for.
+        Beside labels ``<name>`` that `stformat.terms` knows stands ``<name>_term``.
 
     Raises
     ------
@@ -90,7 +92,7 @@ def read_slide(
                     repr(name),
                 )
             )
-    return chosen.read(
+    record = chosen.read(
         SourceRequest(
             path=path,
             image=image,
@@ -100,6 +102,7 @@ def read_slide(
             options=given,
         )
     )
+    return with_label_terms(record)
 
 
 def _choose(path: Path, name: str) -> SourceKind:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from stformat.errors import InputError, Problem
 from stformat.model import Descriptors, SlideRecord
@@ -150,23 +151,44 @@ def descriptors(options: Mapping[str, object], *, technology: str) -> Descriptor
     Raises
     ------
     InputError
-        If a value is no text, or the stain is unknown.
+        If a value is not of its type: a text that is not empty; ``"he"`` or ``"if"`` for ``stain``;
+        True or False for ``involves_cancer``; digits for ``pmid``; texts for ``keywords``.
 
     Examples
     --------
-    >>> descriptors({"species": "human"}, technology="ST").species
-    'human'
+    >>> descriptors({"species": "human", "keywords": ["breast"]}, technology="ST").keywords
+    ('breast',)
     """
-    given: dict[str, str] = {"technology": technology}
+    given: dict[str, Any] = {"technology": technology}
     for name in DESCRIPTOR_OPTIONS:
         value = options.get(name)
         if value is None:
             continue
-        if not isinstance(value, str) or not value:
-            raise InputError(Problem("option.text", name, "a text is needed", repr(value)))
+        is_right, needed = _DESCRIPTOR_TYPES.get(name, (_is_text, "a text is needed"))
+        if not is_right(value):
+            raise InputError(Problem(f"option.{name}", name, needed, repr(value)))
         given[name] = value
-    if given.get("stain", "he") not in {"he", "if"}:
-        raise InputError(
-            Problem("option.stain", "stain", "'he' or 'if' is needed", repr(given["stain"]))
-        )
-    return Descriptors(**given)  # type: ignore[arg-type]  # stain is one of its literals: checked
+    given["keywords"] = tuple(given.get("keywords", ()))
+    return Descriptors(**given)
+
+
+def _is_text(value: Any) -> bool:  # noqa: ANN401 - whatever a user gives
+    return isinstance(value, str) and value != ""
+
+
+def _is_pmid(value: Any) -> bool:  # noqa: ANN401 - likewise
+    return isinstance(value, str) and value.isascii() and value.isdigit()
+
+
+def _is_texts(value: Any) -> bool:  # noqa: ANN401 - likewise
+    # One text is a sequence of texts too, of its characters.
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(map(_is_text, value))
+
+
+_DESCRIPTOR_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "stain": (lambda value: value in ("he", "if"), "'he' or 'if' is needed"),
+    "involves_cancer": (lambda value: isinstance(value, bool), "True or False is needed"),
+    "pmid": (_is_pmid, "a text of digits is needed"),
+    "keywords": (_is_texts, "a sequence of texts is needed"),
+}
+"""What is asked of the descriptors that are not any text."""

@@ -5,7 +5,7 @@ Specification: spec/stformat-0.1.md, "Attributes".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 from stformat.metadata.stformat_v0_1 import (
@@ -17,9 +17,11 @@ from stformat.metadata.stformat_v0_1 import (
     SourceAttributes,
     StformatAttributes,
     TableAttributes,
+    TermAttributes,
 )
 from stformat.model import Image, SlideRecord, Table
 from stformat.store import layout
+from stformat.terms import TERMS_VERSION, Term, species_term, tissue_term
 
 __all__ = ["describe_slide"]
 
@@ -66,10 +68,16 @@ def describe_slide(
         species=about.species,
         tissue=about.tissue,
         disease=about.disease,
+        species_term=_describe_term(about.species, species_term),
+        tissue_term=_describe_term(about.tissue, tissue_term),
+        involves_cancer=about.involves_cancer,
         donor=about.donor,
         study=about.study,
         licence=about.licence,
         citation=about.citation,
+        pmid=about.pmid,
+        title=about.title,
+        keywords=about.keywords,
         sections=tuple(SectionAttributes(name=name) for name in _section_names(record)),
         mpp=MppAttributes(
             value=record.mpp.value, method=record.mpp.method, residual=record.mpp.residual
@@ -89,6 +97,15 @@ def describe_slide(
         ),
         software={name: version(name) for name in _SOFTWARE},
     )
+
+
+def _describe_term(
+    text: str | None, meaning: Callable[[str], Term | None]
+) -> TermAttributes | None:
+    term = None if text is None else meaning(text)
+    if term is None:
+        return None
+    return TermAttributes(name=term.name, curie=term.curie, table=TERMS_VERSION)
 
 
 def _describe_image(image: Image) -> ImageAttributes:

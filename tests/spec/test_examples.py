@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from stformat.errors import UnsupportedStoreError
+from stformat.metadata.stformat_v0_1 import StformatAttributes
 from stformat.metadata.strict_json import MAX_BYTES, JsonError, dump_canonical, parse_object
 from stformat.metadata.zarr_array import ALLOWED_CODECS, parse_array
 from stformat.store.manifest import RecordError, parse_attributes, parse_commit, parse_manifest
@@ -54,6 +55,17 @@ def test_valid_attributes_survive_a_round_trip(path):
     data = path.read_bytes()
     attributes = parse_attributes(parse_object(data))
     assert dump_canonical(attributes.model_dump(mode="json")) == data
+
+
+def test_members_that_may_be_absent_may():
+    document = parse_object((SPEC / "examples/valid/attributes-st-with-image.json").read_bytes())
+    optional = {
+        name for name, field in StformatAttributes.model_fields.items() if not field.is_required()
+    }
+    assert optional <= document.keys()
+    attributes = parse_attributes({k: v for k, v in document.items() if k not in optional})
+    assert attributes.species_term is None
+    assert attributes.keywords == ()
 
 
 @pytest.mark.parametrize("entry", INDEX, ids=lambda entry: Path(entry["file"]).stem)
