@@ -270,13 +270,13 @@ def parse_count_rows(  # noqa: PLR0917 - called by position, as its twin
         if is_row:
             rows[row] = line, at, stop, 0
             row += 1
-        column = 0
+        column, first_empty = 0, n_columns
         while content[stop] == delimiter:
             at, stop = stop + 1, _match(field, content, stop + 1).end()
             value = _plain_number(content[at:stop])
-            if column < n_columns and value != 0:
-                if stop == at:
-                    return row, n, n_spans, 2, column
+            if column < n_columns and stop == at:
+                first_empty = min(first_empty, column)
+            elif column < n_columns and value != 0:
                 if np.isnan(value):
                     spans[n_spans] = at, stop
                     n_spans += 1
@@ -286,6 +286,8 @@ def parse_count_rows(  # noqa: PLR0917 - called by position, as its twin
             column += 1
         if is_row and column != n_columns:
             return row, n, n_spans, 1, column
+        if first_empty < n_columns:
+            return row, n, n_spans, 2, first_empty
         at = content.index(b"\n", stop) + 1
         line += 1
     return row, n, n_spans, 0, 0

@@ -46,7 +46,7 @@ class CountRows:
 
     n_fields: int
     """Fields behind the name of the row that is at fault: all of a ragged one, those before the
-    empty one else. 0 without a fault."""
+    first empty one else. 0 without a fault."""
 
 
 def parse_count_rows(text: NDArray[np.uint8], *, delimiter: str, n_columns: int) -> CountRows:

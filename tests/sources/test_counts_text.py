@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stformat.errors import CountsError
-from stformat.sources import _counts_text
+from stformat.sources import _dense_text
 from stformat.sources._counts_text import read_counts_text
 
 COUNTS = hnp.arrays(
@@ -52,7 +52,7 @@ def test_every_spelling_is_the_same_matrix(data, counts, delimiter):
     text = (end + blank).join(lines) + last
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         # Blocks of a few bytes cut rows, line ends and fields at every place.
-        patch.setattr(_counts_text, "BLOCK_BYTES", data.draw(st.integers(1, 40)))
+        patch.setattr(_dense_text, "BLOCK_BYTES", data.draw(st.integers(1, 40)))
         path = Path(folder) / "matrix"
         path.write_bytes(
             gzip.compress(text.encode()) if data.draw(st.booleans()) else text.encode()

@@ -132,6 +132,7 @@ def parse_count_rows(  # noqa: PLR0917 - compiled functions are called by positi
             rows[row, 0], rows[row, 1], rows[row, 2] = line, at, stop
             first = n
             column = 0
+            first_empty = n_columns
             while True:
                 stop, n_zeros = _behind_zeros(text, stop, delimiter)
                 column += n_zeros
@@ -141,19 +142,21 @@ def parse_count_rows(  # noqa: PLR0917 - compiled functions are called by positi
                 value, stop = _number(text, at, delimiter)
                 if column < n_columns and value != 0.0:
                     if stop == at:
-                        rows[row, 3] = n - first
-                        return row + 1, n, n_spans, EMPTY_FIELD, column
-                    if value != value:  # noqa: PLR0124 - NaN alone differs from itself
-                        spans[n_spans, 0], spans[n_spans, 1] = at, stop
-                        n_spans += 1
-                    indices[n] = column
-                    values[n] = value
-                    n += 1
+                        first_empty = min(first_empty, column)
+                    else:
+                        if value != value:  # noqa: PLR0124 - NaN alone differs from itself
+                            spans[n_spans, 0], spans[n_spans, 1] = at, stop
+                            n_spans += 1
+                        indices[n] = column
+                        values[n] = value
+                        n += 1
                 column += 1
             rows[row, 3] = n - first
             row += 1
             if column != n_columns:
                 return row, n, n_spans, RAGGED, column
+            if first_empty < n_columns:
+                return row, n, n_spans, EMPTY_FIELD, first_empty
         at = stop + (ONE if text[stop] == NEWLINE else TWO)
         line += 1
     return row, n, n_spans, NO_FAULT, 0
