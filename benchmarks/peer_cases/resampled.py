@@ -19,7 +19,10 @@ from stformat.kernels import _reference
 
 __all__ = ["COMPARISONS"]
 
-_MOST_LEVELS_APART = 4.0
+_DEFINED = 6
+"""Tiles that the definition makes: it is written to be read, not to be fast."""
+
+_MOST_LEVELS_APART = 5.0
 """Grey levels that two ways to resample may differ by on average."""
 
 
@@ -47,7 +50,7 @@ class _Windows:
         return self.on_level << self.grid.level
 
 
-def _windows(downsample: float, data: Data) -> _Windows:
+def _windows(downsample: float, data: Data, n: int) -> _Windows:
     with stf.open_slide(data.store) as slide:
         grid = coords.grid_for_mpp(
             TILE_PX,
@@ -55,7 +58,7 @@ def _windows(downsample: float, data: Data) -> _Windows:
             mpp=slide.mpp,
             n_levels=len(slide.levels),
         )
-    part = part_of(data, data.scale.n_few)
+    part = part_of(data, n)
     on_level = coords.tile_windows(data.centers_px[part], grid)
     return _Windows(part=part, grid=grid, on_level=on_level)
 
@@ -69,7 +72,7 @@ def _ours(downsample: float, data: Data) -> Work:
 
 def _definition(downsample: float, data: Data) -> Work:
     """Cut windows of the level and resample them by the NumPy definition."""
-    windows = _windows(downsample, data)
+    windows = _windows(downsample, data, _DEFINED)
     grid, slide = windows.grid, stf.open_slide(data.store)
 
     def run() -> NDArray[np.uint8]:
@@ -94,7 +97,7 @@ def _openslide(downsample: float, data: Data) -> Work:
     from PIL.Image import Resampling
 
     image = openslide.OpenSlide(data.tiff)
-    windows = _windows(downsample, data)
+    windows = _windows(downsample, data, data.scale.n_few)
     edge, places = windows.edge_px, windows.on_level_0.tolist()
 
     def cut(left: int, top: int) -> NDArray[np.uint8]:
@@ -110,7 +113,7 @@ def _openslide(downsample: float, data: Data) -> Work:
 
 
 def _squidpy(downsample: float, data: Data) -> Work:
-    windows = _windows(downsample, data)
+    windows = _windows(downsample, data, data.scale.n_few)
     centers = windows.on_level_0 + windows.edge_px // 2
     crops = squidpy_crops(data, centers, windows.edge_px, scale=1 / downsample)
 
