@@ -27,7 +27,12 @@ stformat still catches it sensibly)::
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 __all__ = [
     "BarcodeLookupError",
@@ -53,7 +58,18 @@ __all__ = [
     "UncommittedStoreError",
     "UnknownSourceError",
     "UnsupportedStoreError",
+    "refusals_of",
 ]
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on its file system",
+    errno.EDQUOT: "free space, or ask for a larger quota",
+    errno.EACCES: "allow writing there, or choose another target",
+    errno.EPERM: "allow writing there, or choose another target",
+    errno.EROFS: "choose a target on a writable file system",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EFBIG: "raise the limit of file size (ulimit -f)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,3 +217,38 @@ class ImageCodecWarning(UserWarning):
 
 class StoreChangedWarning(UserWarning):
     """Another tool changed the store after it was committed; what it changed is not verified."""
+
+
+@contextmanager
+def refusals_of(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses inside the block into a StoreWriteError.
+
+    Only writes belong inside: the same OSError from a source or from a caller's progress
+    function means something else.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        What is being written, for the message.
+
+    Raises
+    ------
+    StoreWriteError
+        From any OSError that is not already a StoreError; `found` holds its errno and text.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        raise StoreWriteError(
+            Problem(
+                "store.write",
+                str(path),
+                "the file system must accept what is written",
+                f"{reason} ({name})",
+                _REMEDIES.get(error.errno or 0, ""),
+            )
+        ) from error

@@ -181,8 +181,8 @@ class Spots:
     the image."""
 
     radius_px: NDArray[np.float64]
-    """(n_obs,) radius of the circle, half the side of the square, or radius of the circle that is as
-    large as the polygon, in full-resolution pixels."""
+    """(n_obs,) radius of the circle, half the side of the square, or for a polygon the radius of
+    the circle that is as large, in full-resolution pixels."""
 
     array_row: NDArray[np.int32] | NDArray[np.int64]
     """(n_obs,) row on the capture array; -1 for cells, which have none."""

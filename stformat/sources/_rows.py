@@ -37,4 +37,4 @@ def counts_of(matrix: sparse.csr_array) -> Counts:
         for start in range(0, matrix.shape[0], ROWS_PER_BLOCK):
             yield matrix[start : start + ROWS_PER_BLOCK]
 
-    return Counts(shape=matrix.shape, dtype=matrix.dtype, iter_blocks=blocks)
+    return Counts(shape=matrix.shape, dtype=matrix.dtype, iter_blocks=blocks, nnz=int(matrix.nnz))

@@ -121,7 +121,7 @@ def read_visium(request: SourceRequest) -> SlideRecord:
             *label_notes,
             *scale_notes,
             *chosen.notes,
-            *outside_notes(spots.xy, spots.barcodes, chosen.image),
+            *outside_notes(spots.xy, barcodes, chosen.image),
         ),
     )
 

@@ -6,7 +6,6 @@ https://anndata.readthedocs.io/en/stable/fileformat-prose.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from stformat.errors import CountsError, Problem
 from stformat.kernels import row_sums
 from stformat.metadata.anndata_zarr import sparse_attributes
 from stformat.model import Counts, Progress, ProgressEvent, silent
+from stformat.row_order import BYTES_PER_VALUE, ordered_blocks, row_starts, stop_of_batch
+from stformat.spill import Spill
 from stformat.store.nodes import write_group
 from stformat.store.vector_writer import VectorWriter, write_vector
 
-__all__ = ["CountsSummary", "ordered_blocks", "write_counts"]
+__all__ = ["CountsSummary", "write_counts"]
 
-_BLOCK_NNZ = 1 << 22
-_BAND_NNZ = 1 << 24
+_BAND_NNZ = 1 << 22
+_GENE_MAJOR_BYTES = 8  # at most, of a stored value with its row
+
+type _Piece = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int32]]
+"""Values, rows, and where each gene begins, of one block of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ def write_counts(
     by_gene: Path,
     counts: Counts,
     order: NDArray[np.int64],
+    spill: Spill,
     *,
     progress: Progress = silent,
 ) -> CountsSummary:
@@ -70,6 +74,8 @@ def write_counts(
         The matrix, rows in the order of the source.
     order : (n_obs,) ndarray of int64
         Source row of each stored row.
+    spill : Spill
+        Room for what is not yet in order.
     progress : Progress
         Told of source rows read (``"counts"``), stored rows written (``"matrix"``) and genes
         written (``"by-gene"``).
@@ -84,176 +90,55 @@ def write_counts(
     CountsError
         If the blocks of `counts` break its promises.
     StoreWriteError
-        If the file system refuses.
+        If the file system refuses, or says beforehand that it has no room for what `spill` does
+        not hold in memory: up to 16 bytes a stored value.
 
     Notes
     -----
-    Memory: see `ordered_blocks`, and about 6 bytes a stored value for the gene-major copy.
+    Memory: that of `stformat.row_order.ordered_blocks`; the gene-major copy shares the budget of
+    `spill` with 5 to 8 bytes a stored value. Sums are 16 bytes a row.
     """
     n_obs, n_vars = counts.shape
-    gene_major = _GeneMajor(n_vars)
-    totals: list[NDArray[np.float64]] = []
-    lengths: list[NDArray[np.int64]] = []
+    if counts.nnz is not None:
+        spill.expect(counts.nnz * (BYTES_PER_VALUE + _GENE_MAJOR_BYTES))
+    gene_major = _GeneMajor(n_vars, spill)
+    totals: NDArray[np.int64] | NDArray[np.float64] = (
+        np.zeros(n_obs, np.int64) if counts.dtype.kind == "i" else np.zeros(n_obs, np.float64)
+    )
+    n_genes = np.zeros(n_obs, dtype=np.int64)
     done = 0
     with ExitStack() as stack:
         data = stack.enter_context(closing(VectorWriter(by_row / "data", counts.dtype)))
         indices = stack.enter_context(closing(VectorWriter(by_row / "indices", np.dtype(np.int32))))
-        blocks = ordered_blocks(counts, order, progress=progress)
+        blocks = ordered_blocks(counts, order, spill, progress=progress)
         progress(ProgressEvent(step="matrix", done=0, total=n_obs, unit="rows"))
         for block in blocks:
             data.append(block.data)
             indices.append(block.indices.astype(np.int32, copy=False))
             gene_major.append(block)
-            totals.append(row_sums(block.data, block.indptr))
-            lengths.append(np.diff(block.indptr).astype(np.int64))
+            rows = slice(done, done + block.shape[0])
+            totals[rows] = row_sums(block.data, block.indptr)
+            n_genes[rows] = np.diff(block.indptr)
             done += block.shape[0]
             progress(ProgressEvent(step="matrix", done=done, total=n_obs, unit="rows"))
         data.finish()
         indices.finish()
-    n_genes = np.concatenate([np.zeros(0, np.int64), *lengths])
-    write_vector(by_row / "indptr", _indptr(n_genes))
+    write_vector(by_row / "indptr", row_starts(n_genes))
     write_group(by_row, sparse_attributes("csr_matrix", counts.shape))
     gene_major.write(by_gene, counts, progress=progress)
-    total_counts = np.concatenate([np.zeros(0), *totals])
-    return CountsSummary(
-        nnz=int(n_genes.sum()),
-        total_counts=total_counts.astype(np.int64) if counts.dtype.kind == "i" else total_counts,
-        n_genes=n_genes,
-    )
-
-
-def ordered_blocks(
-    counts: Counts, order: NDArray[np.int64], *, progress: Progress = silent
-) -> Iterator[sparse.csr_array]:
-    """Read a matrix and give its rows in another order.
-
-    Parameters
-    ----------
-    counts : Counts
-        The matrix, rows in the order of the source.
-    order : (n_obs,) ndarray of int64
-        A permutation: source row of each row that is given.
-    progress : Progress
-        Told of every block of the source, as step ``"counts"``.
-
-    Returns
-    -------
-    iterator of csr_array
-        Blocks of whole rows with at most about 4 million stored values each, or of one row.
-
-    Raises
-    ------
-    CountsError
-        If the blocks of `counts` break its promises, or their rows do not add up.
-
-    Notes
-    -----
-    The matrix is held in memory until the last block: 8 bytes a stored value, 12 for a moment
-    while it is put together. Nothing else of this module relies on that.
-    """
-    return _gather_rows(*_load(counts, progress), order, counts.shape[1])
-
-
-def _gather_rows(
-    data: NDArray[Any],
-    indices: NDArray[np.int32],
-    indptr: NDArray[np.int64],
-    order: NDArray[np.int64],
-    n_vars: int,
-) -> Iterator[sparse.csr_array]:
-    lengths = np.diff(indptr)[order]
-    target = _indptr(lengths)
-    start = 0
-    while start < len(order):
-        stop = _stop_of_batch(target, start, _BLOCK_NNZ)
-        local = target[start : stop + 1] - target[start]
-        take = np.repeat(indptr[order[start:stop]] - local[:-1], lengths[start:stop])
-        take += np.arange(len(take))
-        yield sparse.csr_array((data[take], indices[take], local), shape=(stop - start, n_vars))
-        start = stop
-
-
-def _stop_of_batch(indptr: NDArray[np.int64], start: int, max_nnz: int) -> int:
-    """End of the longest run of rows (or columns) from `start` that holds `max_nnz` values."""
-    return max(start + 1, int(np.searchsorted(indptr, indptr[start] + max_nnz, side="right")) - 1)
-
-
-def _load(
-    counts: Counts, progress: Progress
-) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]:
-    """All blocks as the three arrays of one CSR matrix."""
-    n_obs, _ = counts.shape
-    values: list[NDArray[Any]] = [np.zeros(0, counts.dtype)]
-    columns: list[NDArray[np.int32]] = [np.zeros(0, np.int32)]
-    lengths: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    done = 0
-    progress(ProgressEvent(step="counts", done=0, total=n_obs, unit="rows"))
-    for block in counts.iter_blocks():
-        _check_block(block, counts, first_row=done)
-        values.append(block.data)
-        columns.append(block.indices.astype(np.int32, copy=False))
-        lengths.append(np.diff(block.indptr).astype(np.int64))
-        done += block.shape[0]
-        progress(ProgressEvent(step="counts", done=done, total=n_obs, unit="rows"))
-    if done != n_obs:
-        raise _counts_error("counts.rows", f"blocks must add up to {n_obs} rows", str(done))
-    data = np.concatenate(values)
-    values.clear()
-    return data, np.concatenate(columns), _indptr(np.concatenate(lengths))
-
-
-def _check_block(block: sparse.csr_array, counts: Counts, *, first_row: int) -> None:
-    """Hold a block to the promises of `stformat.model.Counts`."""
-    if block.shape[1] != counts.shape[1] or block.data.dtype != counts.dtype:
-        raise _counts_error(
-            "counts.block",
-            f"a block must be {counts.dtype} with {counts.shape[1]} columns",
-            f"{block.data.dtype} with {block.shape[1]}",
-        )
-    rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr)) + first_row
-    for code, expected, is_wrong in _promises(block, rows):
-        if is_wrong.any():
-            first = int(np.argmax(is_wrong))
-            raise _counts_error(
-                code,
-                expected,
-                f"{block.data[first]} in row {rows[first]}, column {block.indices[first]}",
-            )
-
-
-def _promises(
-    block: sparse.csr_array, rows: NDArray[np.int64]
-) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
-    """Each promise with a mask over the stored values that break it."""
-    columns = block.indices
-    outside = (columns < 0) | (columns >= block.shape[1])
-    yield "counts.column", f"columns must be from 0 to {block.shape[1] - 1}", outside
-    not_after = np.zeros(len(columns), np.bool_)
-    not_after[1:] = (columns[1:] <= columns[:-1]) & (rows[1:] == rows[:-1])
-    yield "counts.order", "columns of a row must ascend without repeats", not_after
-    yield "counts.explicit-zero", "zeros must not be stored", block.data == 0
-    unusable = ~(block.data >= 0) | (block.data == np.inf)
-    yield "counts.value", "values must be finite and not negative", unusable
-
-
-def _counts_error(code: str, expected: str, found: str) -> CountsError:
-    return CountsError(Problem(code, "counts", expected, found))
-
-
-def _indptr(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    indptr = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=indptr[1:])
-    return indptr
+    return CountsSummary(nnz=int(n_genes.sum()), total_counts=totals, n_genes=n_genes)
 
 
 class _GeneMajor:
     """Row blocks in, one CSC matrix out: each block is transposed at once and kept narrow."""
 
-    def __init__(self, n_vars: int) -> None:
+    def __init__(self, n_vars: int, spill: Spill) -> None:
         self._n_rows = 0
         self._largest = 0
         self._lengths = np.zeros(n_vars, dtype=np.int64)
-        self._pieces: list[tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]] = []
+        self._values = spill.pile()
+        self._rows = spill.pile()
+        self._starts: list[NDArray[np.int32]] = []
 
     def append(self, block: sparse.csr_array) -> None:
         """Add the rows of a block below those so far."""
@@ -263,10 +148,10 @@ class _GeneMajor:
             largest = int(data.max(initial=0))
             self._largest = max(self._largest, largest)
             data = data.astype(np.min_scalar_type(largest))
-        rows = (piece.indices.astype(np.int64) + self._n_rows).astype(np.int32)
-        indptr = piece.indptr.astype(np.int64)
-        self._pieces.append((data, rows, indptr))
-        self._lengths += np.diff(indptr)
+        self._values.append(data)
+        self._rows.append((piece.indices.astype(np.int64) + self._n_rows).astype(np.int32))
+        self._starts.append(piece.indptr.astype(np.int32))
+        self._lengths += np.diff(piece.indptr)
         self._n_rows += block.shape[0]
 
     def write(self, directory: Path, counts: Counts, *, progress: Progress) -> None:
@@ -274,7 +159,8 @@ class _GeneMajor:
         is_integer = counts.dtype.kind == "i"
         dtype = np.min_scalar_type(self._largest) if is_integer else counts.dtype
         n_vars = len(self._lengths)
-        indptr = _indptr(self._lengths)
+        indptr = row_starts(self._lengths)
+        pieces = list(zip(self._values.pieces(), self._rows.pieces(), self._starts, strict=True))
         with ExitStack() as stack:
             data = stack.enter_context(closing(VectorWriter(directory / "data", dtype)))
             indices = stack.enter_context(
@@ -283,8 +169,8 @@ class _GeneMajor:
             progress(ProgressEvent(step="by-gene", done=0, total=n_vars, unit="genes"))
             start = 0
             while start < n_vars:
-                stop = _stop_of_batch(indptr, start, _BAND_NNZ)
-                values, rows = self._band(start, stop, dtype)
+                stop = stop_of_batch(indptr, start, _BAND_NNZ)
+                values, rows = self._band(pieces, start, stop, dtype)
                 data.append(values)
                 indices.append(rows)
                 start = stop
@@ -295,14 +181,14 @@ class _GeneMajor:
         write_group(directory, sparse_attributes("csc_matrix", counts.shape))
 
     def _band(
-        self, start: int, stop: int, dtype: np.dtype[Any]
+        self, pieces: list[_Piece], start: int, stop: int, dtype: np.dtype[Any]
     ) -> tuple[NDArray[Any], NDArray[np.int32]]:
         """Values and rows of the genes from `start` to `stop`, rows ascending in each gene."""
-        place = _indptr(self._lengths[start:stop])
+        place = row_starts(self._lengths[start:stop])
         values = np.empty(place[-1], dtype=dtype)
         rows = np.empty(place[-1], dtype=np.int32)
-        for piece_data, piece_rows, piece_indptr in self._pieces:
-            bounds = piece_indptr[start : stop + 1]
+        for piece_data, piece_rows, piece_indptr in pieces:
+            bounds = piece_indptr[start : stop + 1].astype(np.int64)
             lengths = np.diff(bounds)
             to = np.repeat(place[:-1] - (bounds[:-1] - bounds[0]), lengths)
             to += np.arange(len(to))

@@ -45,6 +45,10 @@ VECTOR_CHUNK = 1 << 15
 VECTOR_SHARD = 1 << 22
 """Elements in a shard of a long 1-D array."""
 
+_MORTON_BITS = 24
+_MOST_CELLS = 1 << (63 - _MORTON_BITS)
+_ROWS_AT_ONCE = 1 << 18
+
 IMAGE_ELEMENT = "he"
 MANIFEST_PATH = "stformat/manifest.json"
 COMMIT_PATH = "stformat/commit.json"
@@ -163,11 +167,27 @@ def spatial_order(xy: NDArray[np.float64]) -> NDArray[np.int64]:
     >>> spatial_order(np.array([[5000.0, 1.0], [3.0, 3.0], [2.0, 3.0]]))
     array([2, 1, 0])
     """
-    pixel = np.floor(xy).astype(np.int64)
-    cell = pixel // SHARD_PX
-    inside = pixel - cell * SHARD_PX
-    morton = _spread_bits(inside[:, 0]) | (_spread_bits(inside[:, 1]) << 1)
-    return np.lexsort((morton, cell[:, 0], cell[:, 1])).astype(np.int64, copy=False)
+    if not len(xy):
+        return np.zeros(0, dtype=np.int64)
+    # Slides of many millions of rows: whole arrays of temporary values would not fit.
+    low = np.floor(xy.min(axis=0)).astype(np.int64) // SHARD_PX
+    span = np.floor(xy.max(axis=0)).astype(np.int64) // SHARD_PX - low + 1
+    cell = np.empty(len(xy), dtype=np.int64)
+    morton = np.empty(len(xy), dtype=np.int32)
+    for start in range(0, len(xy), _ROWS_AT_ONCE):
+        block = slice(start, start + _ROWS_AT_ONCE)
+        pixel = np.floor(xy[block]).astype(np.int64)
+        cells = pixel // SHARD_PX
+        inside = pixel - cells * SHARD_PX
+        cells -= low
+        cell[block] = cells[:, 1] * span[0] + cells[:, 0]
+        morton[block] = _spread_bits(inside[:, 0]) | (_spread_bits(inside[:, 1]) << 1)
+    if int(span[0]) * int(span[1]) >= _MOST_CELLS:
+        columns, rows = np.floor(xy.T).astype(np.int64) // SHARD_PX
+        return np.lexsort((morton, columns, rows)).astype(np.int64, copy=False)
+    cell <<= _MORTON_BITS
+    cell |= morton
+    return np.argsort(cell, kind="stable").astype(np.int64, copy=False)
 
 
 def _spread_bits(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,64 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stformat.errors import Problem, StoreError, StoreWriteError
+from stformat.errors import refusals_of
 from stformat.metadata import strict_json
 
 __all__ = ["consolidate", "refusals_of", "uninterrupted", "write_document", "write_group"]
-
-_REMEDIES = {
-    errno.ENOSPC: "free space on its file system",
-    errno.EDQUOT: "free space, or ask for a larger quota",
-    errno.EACCES: "allow writing there, or choose another target",
-    errno.EPERM: "allow writing there, or choose another target",
-    errno.EROFS: "choose a target on a writable file system",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.EFBIG: "raise the limit of file size (ulimit -f)",
-}
-
-
-@contextmanager
-def refusals_of(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses inside the block into a StoreWriteError.
-
-    Only writes belong inside: the same OSError from a source or from a caller's progress
-    function means something else.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        What is being written, for the message.
-
-    Raises
-    ------
-    StoreWriteError
-        From any OSError that is not already a StoreError; `found` holds its errno and text.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-        raise StoreWriteError(
-            Problem(
-                "store.write",
-                str(path),
-                "the file system must accept what is written",
-                f"{reason} ({name})",
-                _REMEDIES.get(error.errno or 0, ""),
-            )
-        ) from error
 
 
 def write_document(directory: Path, document: Mapping[str, Any]) -> None:

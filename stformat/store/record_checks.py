@@ -7,12 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from stformat.errors import Problem
 from stformat.metadata.stformat_v0_1 import ElementName
 from stformat.model import Image, SlideRecord, Spots, Table
+from stformat.store import layout
 from stformat.store.description import describe_slide
+from stformat.text_keys import repeated_row
 
 __all__ = ["OBS_COLUMNS", "regions", "validate_record"]
 
@@ -57,7 +60,7 @@ def validate_record(record: SlideRecord) -> list[Problem]:
     list of Problem
         Empty where the description is one that the format allows, the arrays of each table agree
         in length, barcodes and gene keys are unique, centres are finite, radii positive, and
-        annotations have names that are usable and free.
+        annotations and outlines have names that are usable and free.
     """
     problems: list[Problem] = []
     if record.image is not None:
@@ -71,6 +74,7 @@ def validate_record(record: SlideRecord) -> list[Problem]:
         problems += _value_problems(table)
         problems += _annotation_problems(table)
     problems += _region_problems(record)
+    problems += _outline_problems(record)
     problems += _description_problems(record)
     return problems
 
@@ -101,6 +105,7 @@ def _shape_problems(table: Table) -> Iterator[Problem]:
         "array_col": spots.array_col,
         "in_tissue": spots.in_tissue,
         **({} if spots.section is None else {"section": spots.section}),
+        **({} if spots.outlines is None else {"outlines": spots.outlines}),
         **spots.annotations,
     }
     per_column = {
@@ -109,6 +114,13 @@ def _shape_problems(table: Table) -> Iterator[Problem]:
         "feature_type": genes.feature_type,
         "genome": genes.genome,
     }
+    if (spots.outlines is None) == (spots.shape == "polygon"):
+        yield Problem(
+            "record.shape",
+            f"table {table.name}",
+            "polygons, and no other shapes, must have outlines",
+            f"{spots.shape} {'without' if spots.outlines is None else 'with'} them",
+        )
     n_obs, n_vars = spots.n_obs, genes.n_vars
     shapes = {
         "counts": (table.counts.shape, (n_obs, n_vars)),
@@ -129,15 +141,9 @@ def _shape_problems(table: Table) -> Iterator[Problem]:
 def _value_problems(table: Table) -> Iterator[Problem]:
     where = f"table {table.name}"
     for name, keys in (("barcodes", table.spots.barcodes), ("gene keys", table.genes.keys)):
-        index = pd.Index(keys, dtype=object)
-        repeated = index[index.duplicated()].unique()
-        if len(repeated):
-            yield Problem(
-                "record.duplicates",
-                where,
-                f"{name} must be unique",
-                f"{len(repeated)} that repeat, such as {repeated[0]!r}",
-            )
+        found = _repeated(keys)
+        if found:
+            yield Problem("record.duplicates", where, f"{name} must be unique", found)
     for name, values, is_wrong in (
         ("centres must be finite", table.spots.xy, ~np.isfinite(table.spots.xy)),
         (
@@ -153,6 +159,16 @@ def _value_problems(table: Table) -> Iterator[Problem]:
                 name,
                 f"{values[is_wrong][0]} and {int(is_wrong.sum()) - 1} more",
             )
+
+
+def _repeated(keys: NDArray[np.object_] | NDArray[np.bytes_]) -> str:
+    """Say which keys repeat; nothing where none does."""
+    if keys.dtype.kind == "S":
+        row = repeated_row(keys)  # type: ignore[arg-type]  # its kind says so
+        return "" if row is None else f"{keys[row].decode('utf-8', 'replace')!r} more than once"
+    index = pd.Index(keys, dtype=object)
+    repeated = index[index.duplicated()].unique()
+    return f"{len(repeated)} that repeat, such as {repeated[0]!r}" if len(repeated) else ""
 
 
 def _annotation_problems(table: Table) -> Iterator[Problem]:
@@ -192,6 +208,33 @@ def _region_problems(record: SlideRecord) -> Iterator[Problem]:
                 f"table {table.name}",
                 f"tables of the region {spots.region} must have the same spots in the same order",
                 "other barcodes, positions or outlines",
+            )
+
+
+def _outline_problems(record: SlideRecord) -> Iterator[Problem]:
+    image = [] if record.image is None else [layout.IMAGE_ELEMENT]
+    elements = [*image, *regions(record), *(table.name for table in record.tables)]
+    taken = Counter(name.lower() for name in elements)
+    taken.update(outlines.name.lower() for outlines in record.outlines)
+    for outlines in record.outlines:
+        where = f"outlines {outlines.name!r}"
+        for name in (outlines.name, *outlines.columns):
+            try:
+                _NAME.validate_python(name)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                yield Problem(
+                    "record.name",
+                    where,
+                    "its name and those of its columns must be ones that elements may have",
+                    f"{name!r}: {reason}",
+                )
+        if taken[outlines.name.lower()] > 1:
+            yield Problem(
+                "record.name-taken",
+                where,
+                "its name must differ from those of other elements in more than case",
+                "one that is taken",
             )
 
 

@@ -30,8 +30,8 @@ def record_digest(record: SlideRecord, codec: ImageCodec = ZSTD) -> str:
     Parameters
     ----------
     record : SlideRecord
-        The slide. Its arrays in memory are read; pixels and counts are not, they stand there by
-        the digests of the files that they come from (`SlideRecord.sources`).
+        The slide. Its arrays in memory are read; pixels, counts and outlines are not, they stand
+        there by the digests of the files that they come from (`SlideRecord.sources`).
     codec : ImageCodec, default: zstd
         How the image is stored.
 
@@ -50,6 +50,10 @@ def record_digest(record: SlideRecord, codec: ImageCodec = ZSTD) -> str:
             {
                 "description": describe_slide(record, {}).model_dump(mode="json"),
                 "image": None if record.image is None else _image_members(record.image, codec),
+                "outlines": [
+                    {"name": outlines.name, "columns": list(outlines.columns.items())}
+                    for outlines in record.outlines
+                ],
                 "software": {name: version(name) for name in _SOFTWARE},
             }
         )
@@ -85,6 +89,6 @@ def _arrays(part: Spots | Genes) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _encoded(values: NDArray[Any]) -> bytes:
-    if values.dtype == object:  # text, or None
-        return json.dumps(values.tolist()).encode()
+    if values.dtype == object:  # text, None, or WKB
+        return json.dumps(values.tolist(), default=bytes.hex).encode()
     return values.tobytes()

@@ -6,10 +6,11 @@ spec/stformat-0.1.md, "Tables".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anndata
 import numpy as np
@@ -20,19 +21,24 @@ from zarr.codecs import ZstdCodec
 
 from stformat.metadata import anndata_zarr, spatialdata_zarr
 from stformat.model import Genes, Progress, ProgressEvent, Table, silent
+from stformat.spill import Spill
 from stformat.store import layout
 from stformat.store.counts_writer import CountsSummary, write_counts
 from stformat.store.nodes import refusals_of, uninterrupted, write_group
 from stformat.store.shard import ZSTD_LEVEL
 from stformat.store.vector_writer import write_vector
 
-__all__ = ["obs_frame", "read_summary", "var_frame", "write_table"]
+__all__ = ["obs_columns", "read_summary", "var_frame", "write_table"]
 
 _ARRAY_OPTIONS: Mapping[str, Any] = {
     "compressors": (ZstdCodec(level=ZSTD_LEVEL, checksum=True),),
 }
 
 _ELEMENT_SHARD_BYTES = 1 << 26
+_TEXT_SHARD = 1 << 18
+
+type Column = NDArray[Any] | pd.Categorical
+"""Values of one column of obs."""
 
 
 def write_table(
@@ -71,9 +77,9 @@ def write_table(
         If the file system refuses.
     """
     group = root / "tables" / table.name
-    summary = write_counts(
-        group / "X", root / layout.by_gene_path(table.name), table.counts, order, progress=progress
-    )
+    by_gene = root / layout.by_gene_path(table.name)
+    with Spill(root) as spill:
+        summary = write_counts(group / "X", by_gene, table.counts, order, spill, progress=progress)
     progress(ProgressEvent(step="table"))
     _write_spots(root / layout.spots_path(table.name), table, order)
     write_group(root / "stformat" / table.name)
@@ -81,15 +87,17 @@ def write_table(
     write_group(
         group, anndata_zarr.anndata_attributes() | spatialdata_zarr.table_attributes(region)
     )
-    obs = obs_frame(table, order, summary, image_shape=image_shape)
+    columns = obs_columns(table, order, summary, image_shape=image_shape)
+    _write_obs(group / "obs", table.spots.barcodes, order, columns)
     elements = {
-        "obs": obs,
         "var": var_frame(table.genes),
         "obsm": {"spatial": table.spots.xy[order]},
         "uns": {"spatialdata_attrs": spatialdata_zarr.table_association(region)},
         **{name: {} for name in anndata_zarr.EMPTY_MAPPINGS},
     }
-    _write_elements(group, elements)
+    with _element_group(group) as target:
+        for name, element in elements.items():
+            _write_element(target, name, element)
     return summary
 
 
@@ -116,14 +124,14 @@ def read_summary(root: Path, name: str) -> CountsSummary:
     return CountsSummary(nnz=int(n_genes.sum()), total_counts=total_counts, n_genes=n_genes)
 
 
-def obs_frame(
+def obs_columns(
     table: Table,
     order: NDArray[np.int64],
     summary: CountsSummary,
     *,
     image_shape: tuple[int, int] | None,
-) -> pd.DataFrame:
-    """Return obs: one row a spot in the order of the store, index ``barcode``.
+) -> Iterator[tuple[str, Column]]:
+    """Yield the columns of obs one after another: one row a spot in the order of the store.
 
     Parameters
     ----------
@@ -136,38 +144,41 @@ def obs_frame(
     image_shape : tuple of int or None
         Height and width of the image; without one ``in_image`` is False throughout.
 
-    Returns
-    -------
-    pandas.DataFrame
-        The columns of `stformat.store.record_checks.OBS_COLUMNS` (``section`` only where given),
-        then the annotations.
+    Yields
+    ------
+    tuple of str and (n_obs,) array
+        Name and values: those of `stformat.store.record_checks.OBS_COLUMNS` but the index
+        (``section`` only where given), then the annotations.
         ``spot_id`` is the number of the stored row and the index of its shape; `x` and `y` are
         in full-resolution pixels.
     """
     spots = table.spots
-    xy = spots.xy[order]
+    n_obs = len(order)
+    yield (
+        "region",
+        pd.Categorical.from_codes(
+            np.zeros(n_obs, dtype=np.int8), categories=pd.Index([spots.region], dtype=object)
+        ),
+    )
+    yield "spot_id", np.arange(n_obs, dtype=np.int64)
     height, width = image_shape or (0, 0)
-    inside = (xy >= 0).all(axis=1) & (xy[:, 0] < width) & (xy[:, 1] < height)
-    columns: dict[str, Any] = {
-        "region": _categorical(np.full(len(order), spots.region, dtype=object)),
-        "spot_id": np.arange(len(order), dtype=np.int64),
-        "x": xy[:, 0],
-        "y": xy[:, 1],
-        "array_row": spots.array_row[order],
-        "array_col": spots.array_col[order],
-        "in_tissue": spots.in_tissue[order],
-        "in_image": inside,
-        "total_counts": summary.total_counts,
-        "n_genes": summary.n_genes,
-        "source_index": order,
-    }
+    inside = np.ones(n_obs, dtype=np.bool_)
+    for name, axis, size in (("x", 0, width), ("y", 1, height)):
+        values = spots.xy[order, axis]
+        inside &= (values >= 0) & (values < size)
+        yield name, values
+        del values
+    yield "array_row", spots.array_row[order].astype(np.int64, copy=False)
+    yield "array_col", spots.array_col[order].astype(np.int64, copy=False)
+    yield "in_tissue", spots.in_tissue[order]
+    yield "in_image", inside
+    yield "total_counts", summary.total_counts
+    yield "n_genes", summary.n_genes
+    yield "source_index", order
     if spots.section is not None:
-        columns["section"] = _categorical(spots.section[order])
+        yield "section", _categorical(spots.section[order])
     for name, labels in spots.annotations.items():
-        columns[name] = _categorical(labels[order])
-    # An explicit object dtype, here and below: pandas would infer its own string type.
-    index = pd.Index(spots.barcodes[order], dtype=object, name="barcode")
-    return pd.DataFrame(columns, index=index)
+        yield name, _categorical(labels[order])
 
 
 def var_frame(genes: Genes) -> pd.DataFrame:
@@ -216,8 +227,53 @@ def _write_spots(directory: Path, table: Table, order: NDArray[np.int64]) -> Non
     write_group(directory)
 
 
-def _write_elements(directory: Path, elements: Mapping[str, Any]) -> None:
-    """Write AnnData elements; the user's settings must not reach the bytes."""
+def _write_obs(
+    directory: Path,
+    barcodes: NDArray[np.object_] | NDArray[np.bytes_],
+    order: NDArray[np.int64],
+    columns: Iterator[tuple[str, Column]],
+) -> None:
+    """Write obs as AnnData encodes a dataframe, holding one column at a time."""
+    write_group(directory)
+    names = []
+    with _element_group(directory) as group:
+        _write_barcodes(group, barcodes, order)
+        for name, values in columns:
+            _write_element(group, name, values)
+            names.append(name)
+    write_group(directory, anndata_zarr.dataframe_attributes("barcode", names))
+
+
+def _write_barcodes(
+    group: zarr.Group, barcodes: NDArray[np.object_] | NDArray[np.bytes_], order: NDArray[np.int64]
+) -> None:
+    """Write the index of obs, making text of a shard of it at a time."""
+    n_obs = len(order)
+    chunks, shards = layout.vector_chunks(n_obs, shard=_TEXT_SHARD)
+    array = group.create_array(
+        "barcode",
+        shape=(n_obs,),
+        dtype="string",
+        chunks=chunks,
+        shards=shards,
+        compressors=_ARRAY_OPTIONS["compressors"],
+        fill_value="",
+        attributes=anndata_zarr.text_attributes(),
+    )
+    for start in range(0, n_obs, shards[0]):
+        block = barcodes[order[start : start + shards[0]]]
+        texts = _decoded(block)
+        uninterrupted(partial(array.set_basic_selection, slice(start, start + len(texts)), texts))
+
+
+def _decoded(barcodes: NDArray[np.object_] | NDArray[np.bytes_]) -> NDArray[Any]:
+    is_packed = barcodes.dtype.kind == "S"
+    return np.char.decode(cast("Any", barcodes), "utf-8") if is_packed else barcodes
+
+
+@contextmanager
+def _element_group(directory: Path) -> Iterator[zarr.Group]:
+    """Open a group for AnnData elements; the user's settings must not reach the bytes."""
     settings = {
         # A chunk that holds only fill values is written too: a missing one is then always damage.
         "array.write_empty_chunks": True,
@@ -228,8 +284,10 @@ def _write_elements(directory: Path, elements: Mapping[str, Any]) -> None:
         zarr.config.set(settings),
         anndata.settings.override(auto_shard_zarr_v3=True, allow_write_nullable_strings=True),
     ):
-        group = zarr.open_group(str(directory), mode="r+")
-        for name, element in elements.items():
-            uninterrupted(
-                partial(anndata.io.write_elem, group, name, element, dataset_kwargs=_ARRAY_OPTIONS)
-            )
+        yield zarr.open_group(str(directory), mode="r+")
+
+
+def _write_element(group: zarr.Group, name: str, element: object) -> None:
+    uninterrupted(
+        partial(anndata.io.write_elem, group, name, element, dataset_kwargs=_ARRAY_OPTIONS)
+    )

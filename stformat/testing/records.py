@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -90,7 +91,7 @@ def make_record(
     n_channels: int = 3,
     pixel_dtype: type[np.unsignedinteger] = np.uint8,
     count_dtype: type[np.int32 | np.float32] = np.int32,
-    shape: Literal["circle", "square"] = "circle",
+    shape: Literal["circle", "square", "polygon"] = "circle",
     mpp: float | None = 0.5,
     seed: int = 0,
 ) -> SlideRecord:
@@ -111,8 +112,8 @@ def make_record(
         ``np.uint8`` or ``np.uint16``.
     count_dtype : type
         ``np.int32`` for counts, ``np.float32`` for values that are no integers.
-    shape : {"circle", "square"}
-        Outline of a capture area.
+    shape : {"circle", "square", "polygon"}
+        Outline of a capture area; polygons are triangles.
     mpp : float or None
         Microns per pixel, or None for unknown.
     seed : int
@@ -158,13 +159,13 @@ def _spots(
     rng: np.random.Generator,
     n_obs: int,
     image_px: tuple[int, int],
-    shape: Literal["circle", "square"],
+    shape: Literal["circle", "square", "polygon"],
 ) -> Spots:
     height, width = image_px
     xy = rng.uniform((-20.0, -20.0), (width + 20.0, height + 20.0), (n_obs, 2))
     labels = np.array(["tumour", "stroma", None], dtype=object)
     return Spots(
-        region="spots" if shape == "circle" else "square_008um",
+        region={"circle": "spots", "square": "square_008um", "polygon": "cells"}[shape],
         shape=shape,
         barcodes=_objects([f"{i}x{i % 7}" for i in range(n_obs)]),
         xy=xy,
@@ -177,7 +178,14 @@ def _spots(
         pitch_um=200.0,
         diameter_um=100.0,
         annotations={"label": labels[rng.integers(0, 3, n_obs)]},
+        outlines=_triangles(xy) if shape == "polygon" else None,
     )
+
+
+def _triangles(xy: NDArray[np.float64]) -> NDArray[np.object_]:
+    corners = np.array([[0.0, -10.0], [9.0, 5.0], [-9.0, 5.0]])
+    polygons: NDArray[np.object_] = shapely.to_wkb(shapely.polygons(xy[:, None] + corners))
+    return polygons
 
 
 def _genes(n_vars: int) -> Genes:

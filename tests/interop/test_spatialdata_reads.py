@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The '.*' option is deprecated:De
 RECORDS = {
     "spots": {},
     "bins": {"shape": "square", "count_dtype": np.float32},
+    "cells": {"shape": "polygon"},
     "fluorescence": {"n_channels": 4, "pixel_dtype": np.uint16},
     "no image": {"image_px": None},
     "no mpp": {"mpp": None},

@@ -12,11 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from stformat import row_order
 from stformat.errors import CountsError
 from stformat.model import Counts
+from stformat.row_order import ordered_blocks
+from stformat.spill import Spill
 from stformat.store import counts_writer
-from stformat.store.counts_writer import ordered_blocks, write_counts
+from stformat.store.counts_writer import CountsSummary
 from stformat.testing.records import make_counts
+
+
+def write_counts(by_row, by_gene, counts, order, *, memory_bytes=None, **told) -> CountsSummary:
+    with Spill(None, memory_bytes=memory_bytes) as spill:
+        return counts_writer.write_counts(by_row, by_gene, counts, order, spill, **told)
 
 
 def random_matrix(shape, dtype, seed, largest=300):
@@ -43,15 +51,21 @@ def read(directory):
     shape=st.tuples(st.integers(0, 20), st.integers(1, 15)),
     dtype=st.sampled_from([np.int32, np.float32]),
     block_rows=st.integers(1, 25),
+    bucket_rows=st.sampled_from([1, 3, 1 << 16]),
+    memory_bytes=st.sampled_from([0, 100, 1000, 1 << 28]),
     seed=st.integers(0, 2**32),
 )
-def test_both_layouts_hold_the_reordered_matrix(shape, dtype, block_rows, seed):
+def test_both_layouts_hold_the_reordered_matrix(  # noqa: PLR0917 - what Hypothesis varies
+    shape, dtype, block_rows, bucket_rows, memory_bytes, seed
+):
     matrix = random_matrix(shape, dtype, seed)
     order = np.random.default_rng(seed).permutation(shape[0])
     with tempfile.TemporaryDirectory() as folder:
         by_row, by_gene = Path(folder, "X"), Path(folder, "by_gene")
         counts = make_counts(matrix, block_rows=block_rows)
-        summary = write_counts(by_row, by_gene, counts, order)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(row_order, "BUCKET_ROWS", bucket_rows)
+            summary = write_counts(by_row, by_gene, counts, order, memory_bytes=memory_bytes)
         expected = matrix.toarray()[order]
         stored, transposed = read(by_row), read(by_gene)
         assert (stored.format, transposed.format) == ("csr", "csc")
@@ -85,20 +99,21 @@ def test_bytes_do_not_depend_on_blocks_or_bands(tmp_path, monkeypatch):
     matrix = random_matrix((50, 40), np.int32, 1)
     order = np.random.default_rng(0).permutation(50)
     write_counts(tmp_path / "a" / "X", tmp_path / "a" / "G", make_counts(matrix), order)
-    monkeypatch.setattr(counts_writer, "_BLOCK_NNZ", 30)
+    monkeypatch.setattr(row_order, "BLOCK_NNZ", 30)
     monkeypatch.setattr(counts_writer, "_BAND_NNZ", 17)
     counts = make_counts(matrix, block_rows=11)
-    assert len(list(ordered_blocks(counts, order))) > 10
+    assert len(list(ordered_blocks(counts, order, Spill(None)))) > 10
     write_counts(tmp_path / "b" / "X", tmp_path / "b" / "G", counts, order)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
 def test_blocks_respect_their_bound_but_for_long_rows(monkeypatch):
-    monkeypatch.setattr(counts_writer, "_BLOCK_NNZ", 4)
+    monkeypatch.setattr(row_order, "BLOCK_NNZ", 4)
     dense = np.zeros((5, 6), np.int32)
     for row, length in enumerate([2, 2, 6, 0, 3]):
         dense[row, :length] = 1
-    blocks = list(ordered_blocks(make_counts(sparse.csr_array(dense)), np.arange(5)))
+    counts = make_counts(sparse.csr_array(dense))
+    blocks = list(ordered_blocks(counts, np.arange(5), Spill(None)))
     assert [block.shape[0] for block in blocks] == [2, 1, 2]
     np.testing.assert_array_equal(sparse.vstack(blocks).toarray(), dense)
 

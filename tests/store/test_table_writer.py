@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import anndata
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 import zarr
 
 from stformat.metadata.zarr_array import parse_array
-from stformat.store import layout
+from stformat.store import layout, table_writer
 from stformat.store.counts_writer import CountsSummary
-from stformat.store.table_writer import obs_frame, var_frame, write_table
+from stformat.store.table_writer import obs_columns, var_frame, write_table
 from stformat.testing.records import make_record
 
 IMAGE_SHAPE = (700, 900)
@@ -110,9 +111,9 @@ def test_in_image_is_the_half_open_rectangle():
     xy = np.array([[0, 0], [899.9, 699.9], [900, 10], [10, 700], [-0.1, 5], [5, -0.1]])
     table = dataclasses.replace(table, spots=dataclasses.replace(table.spots, xy=xy))
     order = np.arange(6)
-    obs = obs_frame(table, order, summary_of(6), image_shape=IMAGE_SHAPE)
+    obs = dict(obs_columns(table, order, summary_of(6), image_shape=IMAGE_SHAPE))
     assert obs["in_image"].tolist() == [True, True, False, False, False, False]
-    obs = obs_frame(table, order, summary_of(6), image_shape=None)
+    obs = dict(obs_columns(table, order, summary_of(6), image_shape=None))
     assert not obs["in_image"].any()
 
 
@@ -137,16 +138,32 @@ def test_var_says_what_is_unknown(written):
 def test_frames_keep_text_as_objects():
     table = make_record().tables[0]
     assert var_frame(table.genes)["gene_name"].dtype == object
-    obs = obs_frame(table, np.arange(40), summary_of(40), image_shape=None)
-    assert obs.index.dtype == object
-    assert obs["region"].cat.categories.dtype == object
+    obs = dict(obs_columns(table, np.arange(40), summary_of(40), image_shape=None))
+    assert obs["region"].categories.dtype == object
 
 
 def test_a_table_of_one_section_has_no_such_column():
     table = make_record().tables[0]
     table = dataclasses.replace(table, spots=dataclasses.replace(table.spots, section=None))
-    obs = obs_frame(table, np.arange(40), summary_of(40), image_shape=None)
+    obs = dict(obs_columns(table, np.arange(40), summary_of(40), image_shape=None))
     assert "section" not in obs
+
+
+def test_barcodes_of_fixed_width_are_written_like_any_others(written, tmp_path, monkeypatch):
+    table, order, root = written
+    packed = np.array([name.encode() for name in table.spots.barcodes])
+    packed = dataclasses.replace(table, spots=dataclasses.replace(table.spots, barcodes=packed))
+    write_table(tmp_path, packed, order, image_shape=IMAGE_SHAPE)
+    folder = "tables/expression/obs"
+    for path in sorted((root / folder).rglob("*")):
+        if path.is_file():
+            assert (tmp_path / path.relative_to(root)).read_bytes() == path.read_bytes()
+    group = zarr.create_group(tmp_path / "blocks")
+    monkeypatch.setattr(table_writer, "_TEXT_SHARD", 16)
+    monkeypatch.setattr(layout, "vector_chunks", partial(layout.vector_chunks, chunk=8))
+    table_writer._write_barcodes(group, packed.spots.barcodes, order)
+    assert group["barcode"].shards == (16,)
+    assert group["barcode"][:].tolist() == table.spots.barcodes[order].tolist()
 
 
 def test_plain_arrays_of_the_spots(written):

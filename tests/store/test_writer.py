@@ -206,7 +206,7 @@ def refusing_system():
         ("matrix", 0, "tables/expression/X/data/c/0"),
         ("by-gene", 0, "stformat/expression/by_gene/data/c/0"),
         ("table", 0, "stformat/expression/spots/x/c/0"),
-        ("table", 3_000, "tables/expression"),
+        ("table", 3_000, "tables/expression/obs"),
         ("root", 0, "zarr.json"),
         ("consolidate", 10_000, "zarr.json"),
     ],
