@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,7 +108,11 @@ class Data:
     @cached_property
     def tiff(self) -> Path:
         """The slide's image: JPEG of quality 85 with halved colour, in TIFF tiles of 256 px."""
-        return self._made("slide.tif", lambda path: _write_jpeg_tiff(self.synthetic, path))
+        slide = self.synthetic
+        return self._made(
+            "slide.tif",
+            lambda path: _write_jpeg_tiff(slide.iter_bands(_BAND_PX), slide.height, path),
+        )
 
     @cached_property
     def store(self) -> Path:
@@ -167,7 +171,9 @@ class Data:
         """One image as three files."""
         slide = _slide(self.scale.conversion_px)
         return {
-            "JPEG in tiles": self._made("jpeg.tif", lambda path: _write_jpeg_tiff(slide, path)),
+            "JPEG in tiles": self._made(
+                "jpeg.tif", lambda path: _write_jpeg_tiff([slide.image], slide.height, path)
+            ),
             "deflate in strips": self._made("deflate.tif", lambda path: _deflate(slide, path)),
             "uncompressed": self._made("raw.tif", lambda path: _uncompressed(slide, path)),
         }
@@ -223,12 +229,11 @@ def _write_spots(slide: SyntheticSlide, folder: Path) -> None:
 # ---- images --------------------------------------------------------------------------------------
 
 
-def _write_jpeg_tiff(slide: SyntheticSlide, path: Path) -> None:
-    shape = (slide.height, slide.width, 3)
+def _write_jpeg_tiff(bands: Iterable[NDArray[np.uint8]], edge_px: int, path: Path) -> None:
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         tiff.write(
-            _jpeg_tiles(slide),
-            shape=shape,
+            _jpeg_tiles(bands),
+            shape=(edge_px, edge_px, 3),
             dtype=np.uint8,
             tile=(_TIFF_TILE_PX, _TIFF_TILE_PX),
             photometric="ycbcr",
@@ -237,10 +242,10 @@ def _write_jpeg_tiff(slide: SyntheticSlide, path: Path) -> None:
         )
 
 
-def _jpeg_tiles(slide: SyntheticSlide) -> Iterator[bytes]:
+def _jpeg_tiles(bands: Iterable[NDArray[np.uint8]]) -> Iterator[bytes]:
     """Yield encoded tiles row by row; those at the edge repeat the last pixels."""
     edge = _TIFF_TILE_PX
-    for band in slide.iter_bands(_BAND_PX):
+    for band in bands:
         missing = [(0, -size % edge) for size in band.shape[1:]]
         pixels = np.pad(band.transpose(1, 2, 0), (*missing, (0, 0)), mode="edge")
         corners = np.ndindex(pixels.shape[0] // edge, pixels.shape[1] // edge)
