@@ -5,7 +5,8 @@ Specification: spec/stformat-0.1.md, "Coordinates" and "Tiles".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from numpy.typing import DTypeLike, NDArray
 from stformat import coords, kernels
 from stformat.coords import TileGrid
 from stformat.errors import Problem, UnsupportedStoreError
+from stformat.kernels._pool import read_ahead
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_groups import group_by_chunk
-from stformat.store.read_ahead import read_ahead
 from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["TileEngine", "Tiles"]
@@ -377,7 +378,6 @@ class Tiles:
         dtype: DTypeLike | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        n_ahead: int = 1,
     ) -> Iterator[NDArray[Any]]:
         """Yield the tiles in turn, `n` at a time, the next batch being read meanwhile.
 
@@ -390,20 +390,17 @@ class Tiles:
             `stformat.kernels.tiles_to_float` computes it. Default: the samples as stored.
         mean, std : (c,) sequence of float, optional
             Of each channel, for floats. Default: 0 and 1.
-        n_ahead : int, default: 1
-            Batches read ahead, at least 0. ``n_ahead + 1`` of them are in memory beside the one
-            in use.
 
         Yields
         ------
         (n, c, tile_px, tile_px) ndarray
-            The next tiles, in an array of their own.
+            The next tiles, in an array of their own. One more batch is in memory meanwhile.
 
         Raises
         ------
         ValueError
-            If `n` is below 1 or `n_ahead` below 0, or `mean` or `std` is given without a float
-            `dtype` or does not fit the channels.
+            If `n` is below 1, or `mean` or `std` is given without a float `dtype` or does not fit
+            the channels.
         TypeError
             If `dtype` is another type.
         CorruptStoreError
@@ -411,18 +408,20 @@ class Tiles:
         """
         if n < 1:
             raise ValueError(f"a batch holds at least 1 tile, got {n}")
-        if n_ahead < 0:
-            raise ValueError(f"n_ahead must be at least 0, got {n_ahead}")
         if dtype is None and not (mean is None and std is None):
             raise ValueError("mean and std must come with a dtype of float32 or float16, got none")
 
-        def read(start: int) -> NDArray[Any]:
-            tiles: NDArray[np.unsignedinteger] = self[start : start + n]
-            if dtype is None:
-                return tiles
-            return kernels.tiles_to_float(tiles, mean=mean, std=std, dtype=dtype)
+        def batches() -> Generator[NDArray[Any]]:
+            for start in range(0, len(self), n):
+                tiles: NDArray[np.unsignedinteger] = self[start : start + n]
+                if dtype is None:
+                    yield tiles
+                else:
+                    yield kernels.tiles_to_float(tiles, mean=mean, std=std, dtype=dtype)
 
-        yield from read_ahead(read, range(0, len(self), n), n_ahead=n_ahead)
+        # Closed with this generator, so that a loop that ends early leaves no thread.
+        with closing(read_ahead(batches())) as ahead:
+            yield from ahead
 
     @property
     def _is_copy(self) -> bool:

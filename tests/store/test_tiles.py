@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -181,11 +182,10 @@ def test_batches_and_iteration_follow_the_order(some_tiles):
         next(found.iter_batches(0))
 
 
-@pytest.mark.parametrize("n_ahead", [0, 1, 3])
-def test_batches_of_floats_are_those_of_the_kernel(some_tiles, n_ahead):
+def test_batches_of_floats_are_those_of_the_kernel(some_tiles):
     found, whole = some_tiles
     mean, std = [0.5, 0.4, 0.3], [0.1, 0.2, 0.3]
-    batches = list(found.iter_batches(7, dtype="float16", mean=mean, std=std, n_ahead=n_ahead))
+    batches = list(found.iter_batches(7, dtype="float16", mean=mean, std=std))
     expected = tiles_to_float(whole, mean=mean, std=std, dtype=np.float16)
     np.testing.assert_array_equal(np.concatenate(batches), expected)
 
@@ -196,12 +196,17 @@ def test_batches_of_floats_are_those_of_the_kernel(some_tiles, n_ahead):
         ({"mean": [0.5] * 3}, ValueError, "dtype of float32 or float16"),
         ({"dtype": np.int32}, TypeError, "float32 or float16, got int32"),
         ({"dtype": np.float32, "std": [1.0]}, ValueError, "channel"),
-        ({"n_ahead": -1}, ValueError, "at least 0, got -1"),
     ],
 )
 def test_wrong_batches_are_refused(some_tiles, options, error, message):
     with pytest.raises(error, match=message):
         next(some_tiles[0].iter_batches(7, **options))
+
+
+def test_a_loop_that_ends_early_leaves_no_thread(some_tiles):
+    for _ in some_tiles[0].iter_batches(7):
+        break
+    assert not [t for t in threading.enumerate() if t.name.startswith("stformat-ahead")]
 
 
 def test_taken_tiles_go_where_they_are_asked_to(some_tiles):
