@@ -253,8 +253,8 @@ def parse_count_rows(  # noqa: PLR0917 - called by position, as its twin
     indices: Array,
     values: Array,
     spans: Array,
-) -> tuple[int, int, int, int, int]:
-    """Return how many rows, values and spans there are, a fault, and fields of its row.
+) -> tuple[int, int, int, int, int, int]:
+    """Return how many lines, rows, values and spans there are, a fault, and fields of its row.
 
     An entry of `rows` is a line of the text, where its name starts and stops, and how many values
     it has; a span is where a field starts and stops whose value is NaN, because it is not plain.
@@ -285,12 +285,12 @@ def parse_count_rows(  # noqa: PLR0917 - called by position, as its twin
                 rows[row - 1, 3] += 1
             column += 1
         if is_row and column != n_columns:
-            return row, n, n_spans, 1, column
+            return line, row, n, n_spans, 1, column
         if first_empty < n_columns:
-            return row, n, n_spans, 2, first_empty
+            return line, row, n, n_spans, 2, first_empty
         at = content.index(b"\n", stop) + 1
         line += 1
-    return row, n, n_spans, 0, 0
+    return line, row, n, n_spans, 0, 0
 
 
 def _match(pattern: re.Pattern[bytes], content: bytes, at: int) -> re.Match[bytes]:

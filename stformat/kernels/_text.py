@@ -22,6 +22,9 @@ _FAULTS: tuple[Literal["ragged", "empty-field"] | None, ...] = (None, "ragged", 
 class CountRows:
     """Rows of a text, zeros dropped; made by `parse_count_rows`."""
 
+    n_lines: int
+    """Lines of the text; with a fault, those before it."""
+
     lines: NDArray[np.int64]
     """(n_rows,) line of the text that each row is, from 0; blank lines are no rows."""
 
@@ -98,11 +101,12 @@ def parse_count_rows(text: NDArray[np.uint8], *, delimiter: str, n_columns: int)
     indices = np.empty(capacity, np.int32)
     values = np.empty(capacity, np.float64)
     spans = np.empty((capacity, 2), np.int32)
-    n_rows, n, n_spans, fault, n_fields = twins_for(text=text).parse_count_rows(
+    n_lines, n_rows, n, n_spans, fault, n_fields = twins_for(text=text).parse_count_rows(
         text, ord(delimiter), n_columns, rows, indices, values, spans
     )
     rows = rows[:n_rows]
     return CountRows(
+        n_lines=n_lines,
         lines=rows[:, 0],
         names=rows[:, 1:3],
         n_values=rows[:, 3],

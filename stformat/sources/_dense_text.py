@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import batched
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -46,6 +46,9 @@ class CountBlock:
     names: tuple[str, ...]
     """(n_rows,) names of the rows."""
 
+    lines: NDArray[np.int64]
+    """(n_rows,) line of each row, from 0 for the first of the block."""
+
     n_values: NDArray[np.int64]
     """(n_rows,) values of each row."""
 
@@ -58,19 +61,8 @@ class CountBlock:
     n_non_integer: int
     """How many values are no integers."""
 
-    largest: float
-    """The largest value, 0 without one."""
-
-    where_largest: str
-    """Where the largest value stands, if it is no int32."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Whole lines of a text."""
-
-    text: bytes
-    first_line: int
+    n_lines: int
+    """Lines of the block, blank ones included."""
 
 
 @contextmanager
@@ -113,9 +105,10 @@ class DenseText:
         """How many values of the blocks so far are no integers."""
 
         self._file = file
+        self._line_number = 2
         header, self._first = self._read_header()
         text = header.decode("utf-8-sig").strip("\r\n")
-        row = self._first.text.decode("utf-8", "replace").strip("\r\n")
+        row = self._first.decode("utf-8", "replace").strip("\r\n")
         delimiter = choose_delimiter(text, row)
         self._is_spaced = delimiter is None
         self._delimiter = delimiter or "\t"
@@ -157,25 +150,29 @@ class DenseText:
         n_rows = 0
         largest, where_largest = 0.0, ""
         for chunks in batched(self._chunks(), 2 * n_threads):
-            for block in map_chunks(self._parse, chunks, n_threads=n_threads):
-                if isinstance(block, CountsError):
-                    raise block
+            blocks = map_chunks(self._parse, chunks, n_threads=n_threads)
+            for chunk, block in zip(chunks, blocks, strict=True):
+                if block is None:
+                    # Now that the lines before it are counted, its error can name its own.
+                    block = self._rows(chunk)  # noqa: PLW2901 - raises
                 n_rows += len(block.names)
                 self.n_non_integer += block.n_non_integer
-                if block.largest > largest:
-                    largest, where_largest = block.largest, block.where_largest
+                if block.values.size and (value := block.values.max()) > max(
+                    largest, LARGEST_COUNT
+                ):
+                    largest = float(value)
+                    where_largest = self._where_value(block, int(block.values.argmax()))
+                self._line_number += block.n_lines
                 yield block
         if not n_rows:
             self._fail("counts.empty", "at least one row of counts is needed", "only a header line")
         limit = LARGEST_VALUE if self.n_non_integer else LARGEST_COUNT
         if largest > limit:
-            raise CountsError(
-                Problem(
-                    "counts.overflow",
-                    where_largest,
-                    f"a value must be at most {limit}",
-                    f"{largest:.12g}",
-                )
+            self._fail(
+                "counts.overflow",
+                f"a value must be at most {limit}",
+                f"{largest:.12g}",
+                where=where_largest,
             )
 
     def _where(self, *, line: int = 0, row: str = "", column: int | None = None) -> str:
@@ -205,16 +202,17 @@ class DenseText:
                 )
             ) from error
 
-    def _read_header(self) -> tuple[bytes, _Chunk]:
+    def _read_header(self) -> tuple[bytes, bytes]:
         """Read the header and the first row, which is not yet parsed."""
-        header, first, number = self._line(), self._line(), 2
+        header, first = self._line(), self._line()
         while first and not first.strip():
-            first, number = self._line(), number + 1
+            first = self._line()
+            self._line_number += 1
         try:
             header.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             self._fail("counts.encoding", "the header must be UTF-8 text", str(error))
-        return header, _Chunk(first, number)
+        return header, first
 
     def _line(self) -> bytes:
         with self._reading():
@@ -226,9 +224,9 @@ class DenseText:
     def _fail_line(self) -> NoReturn:
         self._fail("counts.line", f"a line has at most {MAX_LINE_BYTES} bytes", "a longer one")
 
-    def _chunks(self) -> Iterator[_Chunk]:
+    def _chunks(self) -> Iterator[bytes]:
         """Cut the text behind the header into whole lines, the last one ended as well."""
-        pending, line = self._first.text, self._first.first_line
+        pending = self._first
         while True:
             with self._reading():
                 text = self._file.read(BLOCK_BYTES)
@@ -237,60 +235,81 @@ class DenseText:
             pending += text
             end = pending.rfind(b"\n") + 1
             if end:
-                yield _Chunk(pending[:end], line)
-                line += pending.count(b"\n")
+                yield pending[:end]
                 pending = pending[end:]
             elif len(pending) > MAX_LINE_BYTES:
                 self._fail_line()
         if pending:
-            yield _Chunk(pending if pending.endswith(b"\n") else pending + b"\n", line)
+            yield pending if pending.endswith(b"\n") else pending + b"\n"
 
-    def _parse(self, chunk: _Chunk) -> CountBlock | CountsError:
+    def _parse(self, chunk: bytes) -> CountBlock | None:
         """Parse lines, in any thread; of several errors the first in the file is to be raised."""
         try:
             return self._rows(chunk)
-        except CountsError as error:
-            return error
+        except CountsError:
+            return None
 
-    def _rows(self, chunk: _Chunk) -> CountBlock:
-        text = self._evenly_spaced(chunk.text) if self._is_spaced else chunk.text
+    def _rows(self, chunk: bytes) -> CountBlock:
+        text = self._evenly_spaced(chunk) if self._is_spaced else chunk
         rows = parse_count_rows(
             np.frombuffer(text, np.uint8), delimiter=self._delimiter, n_columns=len(self.columns)
         )
-        names = self._names(text, rows, chunk.first_line)
-        values, indices, n_values = rows.values, rows.indices, rows.n_values
-        row_stops = np.cumsum(n_values)
-
-        def where(entry: int) -> str:
-            row = int(np.searchsorted(row_stops, entry, side="right"))
-            line = chunk.first_line + int(rows.lines[row])
-            return self._where(line=line, row=names[row], column=int(indices[entry]))
-
+        block = CountBlock(
+            names=self._names(text, rows),
+            lines=rows.lines,
+            n_values=rows.n_values,
+            indices=rows.indices,
+            values=rows.values,
+            n_non_integer=0,
+            n_lines=rows.n_lines,
+        )
         if len(rows.spans):
-            # Of a row that is at fault itself its fields tell nothing.
-            n_read = len(values) - (int(n_values[-1]) if rows.fault else 0)
-            entries = np.flatnonzero(np.isnan(values[:n_read])).tolist()
-            for entry, (start, stop) in zip(entries, rows.spans.tolist(), strict=False):
-                field = text[start:stop].decode("utf-8", "replace")
-                values[entry] = self._number(field, where(entry))
-        self._check_last(rows, names, chunk.first_line)
-        n_non_integer = int(np.count_nonzero(values != np.floor(values)))
-        largest = int(values.argmax()) if values.size else -1
-        is_beyond = largest >= 0 and values[largest] > LARGEST_COUNT
-        where_largest = where(largest) if is_beyond else ""
-        if len(rows.spans) and not values.all():
-            is_kept = values != 0
-            row_of = np.repeat(np.arange(len(names)), n_values)
-            n_values = np.bincount(row_of[is_kept], minlength=len(names)).astype(np.int64)
-            values, indices = values[is_kept], indices[is_kept]
-        return CountBlock(
-            names=names,
-            n_values=n_values,
-            indices=indices,
-            values=values,
-            n_non_integer=n_non_integer,
-            largest=float(rows.values[largest]) if largest >= 0 else 0.0,
-            where_largest=where_largest,
+            block = self._with_fields(block, text, rows)
+        if rows.fault is not None:
+            self._fail_last(block, rows)
+        values = block.values
+        return replace(block, n_non_integer=int(np.count_nonzero(values != np.floor(values))))
+
+    def _with_fields(self, block: CountBlock, text: bytes, rows: CountRows) -> CountBlock:
+        """Read the fields that are not plain."""
+        values = block.values
+        # Of a row that is at fault itself its fields tell nothing.
+        n_read = len(values) - (int(block.n_values[-1]) if rows.fault else 0)
+        entries = np.flatnonzero(np.isnan(values[:n_read])).tolist()
+        for entry, (start, stop) in zip(entries, rows.spans.tolist(), strict=False):
+            field = text[start:stop].decode("utf-8", "replace")
+            values[entry] = self._number(field, self._where_value(block, entry))
+        is_kept = values != 0
+        if is_kept.all():
+            return block
+        row_of = np.repeat(np.arange(len(block.names)), block.n_values)
+        n_values = np.bincount(row_of[is_kept], minlength=len(block.names)).astype(np.int64)
+        return replace(
+            block, n_values=n_values, indices=block.indices[is_kept], values=values[is_kept]
+        )
+
+    def _where_value(self, block: CountBlock, entry: int) -> str:
+        row = int(np.searchsorted(np.cumsum(block.n_values), entry, side="right"))
+        return self._where(
+            line=self._line_number + int(block.lines[row]),
+            row=block.names[row],
+            column=int(block.indices[entry]),
+        )
+
+    def _fail_last(self, block: CountBlock, rows: CountRows) -> NoReturn:
+        line, row = self._line_number + int(block.lines[-1]), block.names[-1]
+        if rows.fault == "ragged":
+            self._fail(
+                "counts.ragged",
+                f"every row needs {len(self.columns)} values, one for each name in the header",
+                str(rows.n_fields),
+                where=self._where(line=line, row=row[:_SHOWN_CHARACTERS]),
+            )
+        self._fail(
+            "counts.not-a-number",
+            "a count must be a number",
+            "''",
+            where=self._where(line=line, row=row, column=rows.n_fields),
         )
 
     def _evenly_spaced(self, text: bytes) -> bytes:
@@ -306,7 +325,7 @@ class DenseText:
         text = re.sub(rb"[ \t]*\n[ \t]*", b"\n", text.strip(b" \t"))
         return re.sub(rb"[ \t]+", b"\t", text)
 
-    def _names(self, text: bytes, rows: CountRows, first_line: int) -> tuple[str, ...]:
+    def _names(self, text: bytes, rows: CountRows) -> tuple[str, ...]:
         names = []
         for row, (start, stop) in enumerate(rows.names.tolist()):
             try:
@@ -316,23 +335,10 @@ class DenseText:
                     "counts.encoding",
                     "names of rows must be UTF-8 text",
                     str(error),
-                    where=self._where(line=first_line + int(rows.lines[row])),
+                    where=self._where(line=self._line_number + int(rows.lines[row])),
                 )
             names.append(split_fields(name, self._delimiter)[0] if name[:1] == '"' else name)
         return tuple(names)
-
-    def _check_last(self, rows: CountRows, names: tuple[str, ...], first_line: int) -> None:
-        if rows.fault is None:
-            return
-        line, row = first_line + int(rows.lines[-1]), names[-1]
-        if rows.fault == "ragged":
-            self._fail(
-                "counts.ragged",
-                f"every row needs {len(self.columns)} values, one for each name in the header",
-                str(rows.n_fields),
-                where=self._where(line=line, row=row[:_SHOWN_CHARACTERS]),
-            )
-        self._number("", self._where(line=line, row=row, column=rows.n_fields))
 
     def _number(self, field: str, where: str) -> float:
         """Read a field that is not plain."""

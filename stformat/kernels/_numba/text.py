@@ -122,7 +122,7 @@ def parse_count_rows(  # noqa: PLR0917 - compiled functions are called by positi
     values: Array,
     spans: Array,
 ) -> Any:  # noqa: ANN401 - numba's integers
-    """Return how many rows, values and spans there are, a fault, and fields of its row."""
+    """Return how many lines, rows, values and spans there are, a fault, and fields of its row."""
     at = np.uint64(0)
     line = row = n = n_spans = 0
     while at < text.size:
@@ -154,9 +154,9 @@ def parse_count_rows(  # noqa: PLR0917 - compiled functions are called by positi
             rows[row, 3] = n - first
             row += 1
             if column != n_columns:
-                return row, n, n_spans, RAGGED, column
+                return line, row, n, n_spans, RAGGED, column
             if first_empty < n_columns:
-                return row, n, n_spans, EMPTY_FIELD, first_empty
+                return line, row, n, n_spans, EMPTY_FIELD, first_empty
         at = stop + (ONE if text[stop] == NEWLINE else TWO)
         line += 1
-    return row, n, n_spans, NO_FAULT, 0
+    return line, row, n, n_spans, NO_FAULT, 0
