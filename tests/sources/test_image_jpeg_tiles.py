@@ -106,6 +106,10 @@ def test_tables_that_tiles_share_are_put_in(tmp_path):
     with Pillow.open(path) as picture:
         expected = np.asarray(picture)
     np.testing.assert_array_equal(imagecodecs.jpeg8_decode(stream), expected)
+    # The decoder knows the usual tables by heart; others need them.
+    headers = stream[: stream.index(b"\xff\xda")]
+    assert b"\xff\xdb" in headers
+    assert b"\xff\xc4" in headers
 
 
 def nameless_rgb(pixels):

@@ -108,7 +108,7 @@ def test_a_codec_that_loses_is_noted(committed, codec):
 @pytest.mark.parametrize("name", IMAGE_CODECS)
 def test_an_interrupted_image_goes_on_to_the_same_bytes(tmp_path, name, done):
     options = {"codec": IMAGE_CODECS[name]}
-    small = make_record(n_obs=5, image_px=(4500, 60))
+    small = make_record(n_obs=5, image_px=(4900, 60))
     for directory in ("whole", "part"):
         (tmp_path / directory).mkdir()
     resume_slide(small, tmp_path / "whole", **options)
