@@ -9,8 +9,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["key_kind", "parse_ensembl", "split_ids_and_names", "unique_keys"]
+__all__ = ["key_kind", "parse_ensembl", "split_genome", "split_ids_and_names", "unique_keys"]
 
+_GENOME = re.compile(
+    r"((?:hg|mm|rn|danRer|susScr)\d{1,2}|GRC[hmzr]\d{1,2}|Rnor\d?|Sscrofa[\d.]+)_+(.+)"
+)
 _ENSEMBL_GENE = re.compile(r"(ENS(?:[A-Z]{3,4})?G\d{11})(?:\.\d+)?")
 
 
@@ -36,6 +39,33 @@ def parse_ensembl(name: str) -> str | None:
     """
     match = _ENSEMBL_GENE.fullmatch(name)
     return match[1] if match else None
+
+
+def split_genome(name: str) -> tuple[str | None, str]:
+    """Tell the reference genome from the name of a gene that it stands before.
+
+    Parameters
+    ----------
+    name : str
+        Name of a gene as a source spells it.
+
+    Returns
+    -------
+    genome : str or None
+        Name of an assembly, as UCSC or the Genome Reference Consortium name them; None where
+        `name` does not begin with one.
+    rest : str
+        The name without it.
+
+    Examples
+    --------
+    >>> split_genome("hg38_ERBB2"), split_genome("GRCh38___ENSG00000141736")
+    (('hg38', 'ERBB2'), ('GRCh38', 'ENSG00000141736'))
+    >>> split_genome("RP11_206L10")
+    (None, 'RP11_206L10')
+    """
+    match = _GENOME.fullmatch(name)
+    return (match[1], match[2]) if match else (None, name)
 
 
 def unique_keys(names: Sequence[str]) -> tuple[NDArray[np.object_], int]:
