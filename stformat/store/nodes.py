@@ -41,7 +41,7 @@ def write_group(directory: Path, attributes: Mapping[str, Any] | None = None) ->
     )
 
 
-def uninterrupted(write: Callable[[], object]) -> None:
+def uninterrupted[T](write: Callable[[], T]) -> T:
     """Let zarr write, to its end even if the caller is interrupted meanwhile.
 
     zarr writes in threads of its own. An interrupt ends the wait for them, not them: they would
@@ -52,13 +52,18 @@ def uninterrupted(write: Callable[[], object]) -> None:
     write : callable
         Called once, in a thread that signals do not reach.
 
+    Returns
+    -------
+    object
+        What `write` returned.
+
     Raises
     ------
     BaseException
         What `write` raised, or the interrupt, once `write` has ended.
     """
     with ThreadPoolExecutor(1) as executor:
-        executor.submit(write).result()
+        return executor.submit(write).result()
 
 
 def consolidate(root: Path) -> None:

@@ -250,15 +250,18 @@ def _write_barcodes(
     """Write the index of obs, making text of a shard of it at a time."""
     n_obs = len(order)
     chunks, shards = layout.vector_chunks(n_obs, shard=_TEXT_SHARD)
-    array = group.create_array(
-        "barcode",
-        shape=(n_obs,),
-        dtype="string",
-        chunks=chunks,
-        shards=shards,
-        compressors=_ARRAY_OPTIONS["compressors"],
-        fill_value="",
-        attributes=anndata_zarr.text_attributes(),
+    array = uninterrupted(
+        partial(
+            group.create_array,
+            "barcode",
+            shape=(n_obs,),
+            dtype="string",
+            chunks=chunks,
+            shards=shards,
+            compressors=_ARRAY_OPTIONS["compressors"],
+            fill_value="",
+            attributes=anndata_zarr.text_attributes(),
+        )
     )
     for start in range(0, n_obs, shards[0]):
         block = barcodes[order[start : start + shards[0]]]
