@@ -19,8 +19,8 @@ from stformat.kernels import _reference
 
 __all__ = ["COMPARISONS"]
 
-_DEFINED = 6
-"""Tiles that the definition makes: it is written to be read, not to be fast."""
+_N_SLOWEST = 6
+"""Tiles that the slowest make: the definition is written to be read, not to be fast."""
 
 _MOST_LEVELS_APART = 5.0
 """Grey levels that two ways to resample may differ by on average."""
@@ -72,7 +72,7 @@ def _ours(downsample: float, data: Data) -> Work:
 
 def _definition(downsample: float, data: Data) -> Work:
     """Cut windows of the level and resample them by the NumPy definition."""
-    windows = _windows(downsample, data, _DEFINED)
+    windows = _windows(downsample, data, _N_SLOWEST)
     grid, slide = windows.grid, stf.open_slide(data.store)
 
     def run() -> NDArray[np.uint8]:
@@ -113,7 +113,7 @@ def _openslide(downsample: float, data: Data) -> Work:
 
 
 def _squidpy(downsample: float, data: Data) -> Work:
-    windows = _windows(downsample, data, data.scale.n_few)
+    windows = _windows(downsample, data, _N_SLOWEST)
     centers = windows.on_level_0 + windows.edge_px // 2
     crops = squidpy_crops(data, centers, windows.edge_px, scale=1 / downsample)
 
