@@ -51,8 +51,8 @@ def take_turns(sides: Mapping[str, Work], *, rounds: int, tries: int) -> dict[st
     """Run every side in turn, so many times over.
 
     A run during which other processes, or the host of a virtual machine, took more than 15 % of a
-    processor is repeated, up to `tries` times in all; of these the cleanest counts. A side whose
-    runs exceed a minute runs three times.
+    processor is repeated, up to `tries` times in all; of these the cleanest counts. Runs in
+    processes of their own are not repeated. A side whose runs exceed a minute runs three times.
     """
     runs: dict[str, list[_Run]] = {name: [] for name in sides}
     for turn in range(rounds):
@@ -75,7 +75,10 @@ def _cleanest_run(work: Work, tries: int) -> _Run:
     runs: list[_Run] = []
     while len(runs) < tries:
         runs.append(_run(work))
-        if runs[-1].foreign <= _MOST_FOREIGN or runs[-1].seconds > _LONG_S:
+        is_clean = runs[-1].foreign <= _MOST_FOREIGN
+        # The kernel's own threads write what a conversion leaves, and look like others.
+        is_conversion = runs[-1].peak_bytes is not None
+        if is_clean or is_conversion or runs[-1].seconds > _LONG_S:
             break
     return min(runs, key=lambda run: run.foreign)
 
