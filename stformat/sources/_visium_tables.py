@@ -15,7 +15,7 @@ from stformat.sources._counts_10x import GENES, FeatureCounts, Features
 from stformat.sources._notes import counted, named
 from stformat.sources._rows import counts_of
 
-__all__ = ["build_tables", "species_of"]
+__all__ = ["build_tables", "species_of", "table_name"]
 
 _SPECIES = {
     "human": re.compile(r"GRCh3[78]|hg19|hg38", re.IGNORECASE),
@@ -52,7 +52,7 @@ def build_tables(
     """
     types = counts.features.types
     kinds = sorted(set(types), key=lambda kind: (kind != GENES, kind))
-    names = [_table_name(kind) for kind in kinds]
+    names = [table_name(kind) for kind in kinds]
     if not kinds or len(set(names)) < len(names):
         raise CountsError(
             Problem(
@@ -77,7 +77,14 @@ def build_tables(
     return tuple(tables), tuple(notes)
 
 
-def _table_name(kind: str) -> str:
+def table_name(kind: str) -> str:
+    """Name the table of a type of features.
+
+    Examples
+    --------
+    >>> table_name("Gene Expression"), table_name("Antibody Capture")
+    ('expression', 'antibody_capture')
+    """
     if kind == GENES:
         return "expression"
     name = re.sub(r"[^a-z0-9]+", "_", kind.lower()).strip("_")

@@ -23,6 +23,7 @@ from stformat.store.image_codecs import (
 from stformat.store.image_writer import write_pyramid
 from stformat.store.journal import NO_JOURNAL, Journal, open_journal
 from stformat.store.nodes import consolidate, write_group
+from stformat.store.outlines_writer import write_outlines
 from stformat.store.record_checks import regions, validate_record
 from stformat.store.record_digest import record_digest
 from stformat.store.shapes_writer import write_shapes
@@ -130,6 +131,11 @@ def _fill(
         shapes = directory / "shapes" / region
         if not journal.is_finished(shapes):
             write_shapes(shapes, spots, orders[region], mpp=mpp)
+            journal.finish(shapes)
+    for outlines in record.outlines:
+        shapes = directory / "shapes" / outlines.name
+        if not journal.is_finished(shapes):
+            write_outlines(shapes, outlines, mpp=mpp)
             journal.finish(shapes)
     write_group(directory / "shapes")
     sums = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stformat.testing.hest import ExpectedHest, HestQuirks, expected_hest, write_hest
 from stformat.testing.legacy_st import (
     ExpectedLegacySt,
     LegacyStQuirks,
@@ -17,14 +18,18 @@ from stformat.testing.visium import (
 )
 
 __all__ = [
+    "ExpectedHest",
     "ExpectedLegacySt",
     "ExpectedVisium",
+    "HestQuirks",
     "LegacyStQuirks",
     "SyntheticSlide",
     "VisiumQuirks",
+    "expected_hest",
     "expected_legacy_st",
     "expected_visium",
     "make_slide",
+    "write_hest",
     "write_legacy_st",
     "write_visium",
 ]

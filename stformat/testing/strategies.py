@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
+from stformat.testing.hest import HestQuirks, write_hest
 from stformat.testing.legacy_st import (
     ImageFormat,
     LegacyStLayout,
@@ -17,8 +18,11 @@ from stformat.testing.synthetic import SyntheticSlide, make_slide
 from stformat.testing.visium import VisiumQuirks, write_visium
 
 __all__ = [
+    "HestSample",
     "LegacyStSample",
     "VisiumSample",
+    "hest_quirks",
+    "hest_samples",
     "legacy_st_quirks",
     "legacy_st_samples",
     "slides",
@@ -198,3 +202,61 @@ def visium_samples(draw: st.DrawFn) -> VisiumSample:
         lattice="hexagonal",
     )
     return VisiumSample(slide=slide, quirks=draw(visium_quirks()))
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HestSample:
+    """A slide and how its files in the layout of HEST-1k are written."""
+
+    slide: SyntheticSlide
+    """The slide."""
+
+    quirks: HestQuirks
+    """How the files depart from the plainest."""
+
+    def write(self, folder: Path) -> Path:
+        """Write the files into a folder and return it."""
+        return write_hest(self.slide, folder, quirks=self.quirks)
+
+
+@st.composite
+def hest_quirks(draw: st.DrawFn) -> HestQuirks:
+    """Any mixture of quirks that leaves a slide of `slides` readable."""
+    gene_columns = draw(st.sampled_from(["none", "visium"]))
+    metadata = draw(st.sampled_from(["json", "catalogue", "none"]))
+    return draw(
+        st.builds(
+            HestQuirks,
+            layout=st.sampled_from(["csr", "csc", "dense"]),
+            value_type=st.sampled_from(["float32", "float64", "int32", "int64", "uint16"]),
+            index_type=st.sampled_from(["int32", "int64"]),
+            has_zeros=st.booleans(),
+            has_decoys=st.booleans(),
+            is_compressed=st.booleans(),
+            has_nullable_names=st.booleans(),
+            gene_columns=st.just(gene_columns),
+            n_antibodies=st.just(0) if gene_columns == "none" else st.integers(0, _MOST_MISSING),
+            n_repeated_names=st.integers(0, 1),
+            pixels=st.sampled_from(["exact", "rounded", "swapped", "none"]),
+            in_tissue=st.sampled_from(["bool", "int", "none"]),
+            has_array=st.booleans(),
+            has_label=st.booleans(),
+            diameter=st.just("scalefactors")
+            if metadata == "none"
+            else st.sampled_from(["scalefactors", "description", "both"]),
+            metadata=st.just(metadata),
+            has_bom=st.booleans(),
+            has_embedded=st.booleans(),
+            has_image=st.booleans(),
+            tissue=st.sampled_from(["none", "geojson", "holes", "pickle"]),
+            cells=st.sampled_from(["none", "parquet", "geojson"]),
+            n_other_slides=st.integers(0, _MOST_MISSING),
+        )
+    )
+
+
+@st.composite
+def hest_samples(draw: st.DrawFn) -> HestSample:
+    """Slides with a spot on tissue, and their files."""
+    slide = draw(slides().filter(lambda slide: bool(slide.in_tissue.any())))
+    return HestSample(slide=slide, quirks=draw(hest_quirks()))
+

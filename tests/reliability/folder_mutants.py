@@ -17,9 +17,11 @@ from pathlib import Path
 import stformat as stf
 from stformat.errors import InputError
 from stformat.testing import (
+    HestQuirks,
     LegacyStQuirks,
     VisiumQuirks,
     make_slide,
+    write_hest,
     write_legacy_st,
     write_visium,
 )
@@ -50,6 +52,17 @@ def seeds(directory):
         write_visium(
             hexagonal, directory / "parquet",
             quirks=VisiumQuirks(positions="parquet", images="none"),
+        ),
+        write_hest(
+            square, directory / "hest",
+            quirks=HestQuirks(has_image=False, is_compressed=False, cells="parquet"),
+        ),
+        write_hest(
+            square, directory / "hest-csc",
+            quirks=HestQuirks(
+                has_image=False, layout="csc", cells="geojson", tissue="holes",
+                metadata="catalogue", gene_columns="visium", n_antibodies=2,
+            ),
         ),
     ]  # fmt: skip
 
