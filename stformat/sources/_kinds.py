@@ -14,6 +14,7 @@ from stformat.model import Descriptors, SlideRecord
 
 __all__ = [
     "DESCRIPTOR_OPTIONS",
+    "FoundSlide",
     "SourceKind",
     "SourceRequest",
     "descriptors",
@@ -49,6 +50,26 @@ class SourceRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundSlide:
+    """One slide of a tree, as the kind of source that it is of lists it."""
+
+    kind: str
+    """Name of the kind."""
+
+    path: Path
+    """What `stformat.sources.read_slide` takes as its source."""
+
+    slide_id: str
+    """Identifier that the slide will have."""
+
+    sample: str | None = None
+    """What has to be given as `slide_id` to read it; None where `path` holds one slide only."""
+
+    files: tuple[Path, ...] = ()
+    """Files that it is read from, as far as their names tell: the measure of its size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceKind:
     """A layout of files that slides come in."""
 
@@ -63,6 +84,10 @@ class SourceKind:
 
     read: Callable[[SourceRequest], SlideRecord]
     """Read a slide; raises InputError."""
+
+    slides_in: Callable[[Path], tuple[FoundSlide, ...]] | None = None
+    """Slides that lie in a folder itself, not in one below it, in the order of their names; raises
+    InputError. None: a folder that `looks_like` the kind is one slide, named as the folder."""
 
 
 def positive(name: str, value: object) -> float:

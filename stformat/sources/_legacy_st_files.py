@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stformat.errors import InputError, PositionsError, Problem
+from stformat.sources._kinds import FoundSlide
 from stformat.sources._sniff import classify_table, is_image, read_head
 
-__all__ = ["SampleFiles", "evidence", "find_sample"]
+__all__ = ["KIND_NAME", "SampleFiles", "evidence", "find_sample", "samples_in"]
+
+KIND_NAME = "legacy_st"
+"""Name of the kind of source."""
 
 COUNTS_FOLDER = "ST-cnts"
 SPOTS_FOLDER = "ST-spotfiles"
@@ -141,6 +145,43 @@ def find_sample(source: Path, *, sample: str | None) -> SampleFiles:
         spots=spots[0],
         images=_belonging(folder.images, folder.path, name, names, is_only=is_only),
         labels=_belonging(folder.labels, folder.path, name, names, is_only=is_only),
+    )
+
+
+def samples_in(folder: Path) -> tuple[FoundSlide, ...]:
+    """List the samples of a folder: one a count matrix.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A folder of samples, or any other.
+
+    Returns
+    -------
+    tuple of FoundSlide
+        In the order of the names of the count matrices.
+
+    Raises
+    ------
+    InputError
+        If the folder, or a file of it, cannot be read.
+    """
+    scanned = _scan(folder)
+    names = {sample_name(path) for path in scanned.counts}
+    is_only = len(scanned.counts) == 1
+    others = (*scanned.spots, *scanned.labels, *scanned.images)
+    return tuple(
+        FoundSlide(
+            kind=KIND_NAME,
+            path=folder,
+            slide_id=sample_name(counts),
+            sample=None if is_only else sample_name(counts),
+            files=(
+                counts,
+                *_belonging(others, folder, sample_name(counts), names, is_only=is_only),
+            ),
+        )
+        for counts in scanned.counts
     )
 
 

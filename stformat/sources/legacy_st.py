@@ -27,7 +27,13 @@ from stformat.sources._counts_text import read_counts_text
 from stformat.sources._image import open_image
 from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, focal_plane, positive
 from stformat.sources._lattice import nearest_distance
-from stformat.sources._legacy_st_files import SampleFiles, evidence, find_sample
+from stformat.sources._legacy_st_files import (
+    KIND_NAME,
+    SampleFiles,
+    evidence,
+    find_sample,
+    samples_in,
+)
 from stformat.sources._legacy_st_join import JoinedSpots, join_labels, join_spots
 from stformat.sources._notes import outside_notes
 from stformat.sources._rows import counts_of
@@ -116,10 +122,11 @@ def read_legacy_st(request: SourceRequest) -> SlideRecord:
 
 
 KIND = SourceKind(
-    name="legacy_st",
+    name=KIND_NAME,
     options=("pitch_um", "labels", "focal_plane"),
     looks_like=evidence,
     read=read_legacy_st,
+    slides_in=samples_in,
 )
 """Legacy ST as a kind of source."""
 
