@@ -241,7 +241,9 @@ def _fill_from_rows(
 
     def read_into_band(task: tuple[Segment, int, int]) -> None:
         segment, start, stop = task
-        pixels = np.empty((stop - start, grid.width, grid.samples), grid.dtype)
+        # A single row of a file that is nearly empty may be declared larger than memory.
+        shape = (stop - start, grid.width, grid.samples)
+        pixels = scratch_array(shape, grid.dtype, image.scratch)
         read_rows(file, segment, start, pixels)
         _place(grid, segment, pixels, band, first=start, top=top)
 
