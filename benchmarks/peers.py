@@ -3,8 +3,8 @@
     uv run --group bench python benchmarks/peers.py [--scale small|full] [--only tiles,expression]
 
 Makes slides and matrices from a seed, compares every peer's output with ours, lets all sides of a
-comparison take turns, and writes peers.md and peers.json. `--scale small` takes two minutes, full
-a quarter of an hour, both on two processors. A peer that cannot run is a row that says why.
+comparison take turns, and writes peers.md and peers.json. A peer that cannot run is a row that
+says why.
 """
 
 from __future__ import annotations
