@@ -29,7 +29,7 @@ type _Rows = list[list[str]]
 
 
 def read_barcode_labels(
-    path: Path, barcodes: Sequence[str], *, slide_id: str
+    path: Path, barcodes: Sequence[str], *, slide_id: str, aliases: Sequence[str] = ()
 ) -> tuple[dict[str, NDArray[np.object_]], tuple[Note, ...]]:
     """Give each spot its labels.
 
@@ -42,6 +42,8 @@ def read_barcode_labels(
     slide_id : str
         Identifier of the slide: where one file labels several, a column names them, and rows are
         those whose name stands as a word in this one.
+    aliases : sequence of str, optional
+        Other names of the spots, one each, that the file may have for them.
 
     Returns
     -------
@@ -49,17 +51,22 @@ def read_barcode_labels(
         One annotation for each column of labels, under its name, or ``label``, ``label_2``, ...
         where there is no header.
     tuple of Note
-        Labels without a spot, and spots without a label.
+        Labels without a spot, spots without a label, and rows that repeat another.
 
     Raises
     ------
     PositionsError
-        If the file is damaged or no such table, no label finds a spot, or two rows label one spot.
+        If the file is damaged or no such table, no label finds a spot, or two rows label one spot
+        differently.
     """
     rows = _read(path)
-    spots = {barcode: row for row, barcode in enumerate(barcodes)}
+    spots = {alias: row for row, alias in enumerate(aliases)}
+    spots |= {barcode: row for row, barcode in enumerate(barcodes)}
     column = _barcode_column(path, rows, spots)
     names, rows = _without_header(rows, column, spots)
+    different = [list(row) for row in dict.fromkeys(map(tuple, rows))]
+    n_repeated = len(rows) - len(different)
+    rows = different
     keys = [row[column] for row in rows]
     if not any(key in spots for key in keys):
         spots = _spots_without_suffix(path, spots)
@@ -80,7 +87,7 @@ def read_barcode_labels(
             if spot >= 0 and row[index].casefold() not in _MISSING:
                 values[spot] = row[index]
         annotations[name] = values
-    return annotations, _notes(annotations, found)
+    return annotations, _notes(annotations, found, n_repeated=n_repeated)
 
 
 def _read(path: Path) -> _Rows:
@@ -191,7 +198,7 @@ def _column_names(names: list[str | None], labelled: list[int]) -> list[str]:
 
 
 def _notes(
-    annotations: dict[str, NDArray[np.object_]], found: NDArray[np.int64]
+    annotations: dict[str, NDArray[np.object_]], found: NDArray[np.int64], *, n_repeated: int
 ) -> tuple[Note, ...]:
     n_without_spot = int(np.count_nonzero(found < 0))
     is_labelled = [values != np.array(None) for values in annotations.values()]
@@ -204,4 +211,7 @@ def _notes(
     if n_without_label:
         message = f"{counted(n_without_label, 'spot has', 'spots have')} no label."
         notes.append(Note(code="spots.without-label", message=message, count=n_without_label))
+    if n_repeated:
+        message = f"{counted(n_repeated, 'row repeats', 'rows repeat')} another one of the labels."
+        notes.append(Note(code="labels.repeated", message=message, count=n_repeated))
     return tuple(notes)

@@ -8,11 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-__all__ = ["Lattice", "fit_lattice", "lattice_step", "nearest_distance"]
+__all__ = ["Lattice", "fit_lattice", "hexagonal_pitch", "lattice_step", "nearest_distance"]
 
 MIN_SPOTS = 3
 COMMON_SHARE = 0.25
 """Share of spots that must have a neighbour at a distance for it to be the array's own step."""
+
+_NEIGHBOUR = 1.25  # of the nearest distance; the next ones of a hexagonal array are at 1.73
+_HEXAGONAL_NEIGHBOURS = 5  # a square array has four
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,3 +135,54 @@ def nearest_distance(points: NDArray[np.float64]) -> float | None:
         return None
     distance = float(np.median(KDTree(points).query(points, k=2)[0][:, 1]))
     return distance or None
+
+
+def hexagonal_pitch(points: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Distance of neighbours along the rows of a hexagonal array whose places are not known.
+
+    Neighbours lie in three directions. Two lead from row to row and mirror each other; the third,
+    along a row, is the one whose distance is not that of another.
+
+    Parameters
+    ----------
+    points : (n, 2) ndarray of float64
+        Positions; some of the array may be missing.
+
+    Returns
+    -------
+    tuple of float or None
+        The distance, and the root mean square deviation of neighbours from the mean of their
+        direction, over the distance. None where fewer than a quarter of the points have five
+        neighbours or six.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> column, row = np.meshgrid(np.arange(8), np.arange(8))
+    >>> points = np.stack([column + row % 2 / 2, row * 3**0.5 / 2], axis=-1).reshape(-1, 2)
+    >>> hexagonal_pitch(10.0 * points)
+    (10.0, 0.0)
+    """
+    if len(points) <= _HEXAGONAL_NEIGHBOURS + 1:
+        return None
+    distances, neighbours = KDTree(points).query(points, k=_HEXAGONAL_NEIGHBOURS + 2)
+    distances, neighbours = distances[:, 1:], neighbours[:, 1:]
+    is_near = distances <= _NEIGHBOUR * np.median(distances[:, 0])
+    is_inner = np.count_nonzero(is_near, axis=1) >= _HEXAGONAL_NEIGHBOURS
+    if np.count_nonzero(is_inner) < COMMON_SHARE * len(points) or not distances[is_near].all():
+        return None
+    start, place = np.nonzero(is_near)
+    step = points[neighbours[start, place]] - points[start]
+    angle = np.arctan2(step[:, 1], step[:, 0])
+    # Six times an angle is the same for all six neighbours: their mean is the array's own.
+    turn = np.angle(np.exp(6j * angle).mean()) / 6
+    direction = np.rint((angle - turn) / (np.pi / 3)).astype(np.int64) % 3
+    found = distances[is_near]
+    n_found = np.bincount(direction, minlength=3)
+    if not n_found.all():
+        return None
+    means = np.bincount(direction, weights=found) / n_found
+    row = int(np.abs(means - np.median(means)).argmax())
+    # Twelve digits, as above.
+    pitch = float(f"{means[row]:.12g}")
+    return pitch, float(f"{np.sqrt(np.mean((found - means[direction]) ** 2)) / pitch:.6f}")

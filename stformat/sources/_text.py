@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stformat.errors import CountsError, PositionsError, Problem
+from stformat.errors import InputError, Problem
 from stformat.sources._sniff import GZIP_ERRORS, open_text
 
 __all__ = ["read_text"]
@@ -12,9 +12,7 @@ __all__ = ["read_text"]
 _POINTER = "version https://git-lfs"
 
 
-def read_text(
-    path: Path, *, topic: str, error: type[CountsError | PositionsError], max_bytes: int
-) -> str:
+def read_text(path: Path, *, topic: str, error: type[InputError], max_bytes: int) -> str:
     """Read a text file whole.
 
     Parameters
@@ -44,7 +42,7 @@ def read_text(
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "barcodes.tsv")
     >>> _ = path.write_text("AAAC-1")
-    >>> read_text(path, topic="counts", error=CountsError, max_bytes=100)
+    >>> read_text(path, topic="counts", error=InputError, max_bytes=100)
     'AAAC-1'
     """
     with open_text(path) as file:

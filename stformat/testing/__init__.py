@@ -9,6 +9,12 @@ from stformat.testing.legacy_st import (
     expected_legacy_st,
     write_legacy_st,
 )
+from stformat.testing.stimage import (
+    ExpectedStimage,
+    StimageQuirks,
+    expected_stimage,
+    write_stimage,
+)
 from stformat.testing.synthetic import SyntheticSlide, make_slide
 from stformat.testing.visium import (
     ExpectedVisium,
@@ -20,16 +26,20 @@ from stformat.testing.visium import (
 __all__ = [
     "ExpectedHest",
     "ExpectedLegacySt",
+    "ExpectedStimage",
     "ExpectedVisium",
     "HestQuirks",
     "LegacyStQuirks",
+    "StimageQuirks",
     "SyntheticSlide",
     "VisiumQuirks",
     "expected_hest",
     "expected_legacy_st",
+    "expected_stimage",
     "expected_visium",
     "make_slide",
     "write_hest",
     "write_legacy_st",
+    "write_stimage",
     "write_visium",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "LegacyStLayout",
     "LegacyStQuirks",
     "expected_legacy_st",
+    "write_image",
     "write_legacy_st",
 ]
 
@@ -254,7 +255,7 @@ def write_legacy_st(
         _write_text(labels, _labels_lines(slide, written, quirks), quirks)
     if image_format is not None:
         image = folder / (f"ST-imgs/{name[0]}/{name}/{name}_HE" if is_her2st else name)
-        _write_image(slide, image, image_format)
+        write_image(slide, image, image_format)
     return folder
 
 
@@ -386,7 +387,8 @@ def _write_text(
         path.write_bytes(data)
 
 
-def _write_image(slide: SyntheticSlide, stem: Path, image_format: ImageFormat) -> None:
+def write_image(slide: SyntheticSlide, stem: Path, image_format: ImageFormat) -> None:
+    """Write the image of a slide beside others, named `stem` and the suffix of its format."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     if image_format == "jpeg":
         pixels = np.ascontiguousarray(slide.image.transpose(1, 2, 0))

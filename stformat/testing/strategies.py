@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -14,18 +15,22 @@ from stformat.testing.legacy_st import (
     LegacyStQuirks,
     write_legacy_st,
 )
+from stformat.testing.stimage import StimageQuirks, write_stimage
 from stformat.testing.synthetic import SyntheticSlide, make_slide
 from stformat.testing.visium import VisiumQuirks, write_visium
 
 __all__ = [
     "HestSample",
     "LegacyStSample",
+    "StimageSample",
     "VisiumSample",
     "hest_quirks",
     "hest_samples",
     "legacy_st_quirks",
     "legacy_st_samples",
     "slides",
+    "stimage_quirks",
+    "stimage_samples",
     "visium_quirks",
     "visium_samples",
 ]
@@ -203,6 +208,7 @@ def visium_samples(draw: st.DrawFn) -> VisiumSample:
     )
     return VisiumSample(slide=slide, quirks=draw(visium_quirks()))
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HestSample:
     """A slide and how its files in the layout of HEST-1k are written."""
@@ -260,3 +266,62 @@ def hest_samples(draw: st.DrawFn) -> HestSample:
     slide = draw(slides().filter(lambda slide: bool(slide.in_tissue.any())))
     return HestSample(slide=slide, quirks=draw(hest_quirks()))
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StimageSample:
+    """A slide and how its files in the layout of STimage-1K4M are written."""
+
+    slide: SyntheticSlide
+    """The slide."""
+
+    quirks: StimageQuirks
+    """How the files depart from the plainest."""
+
+    image_format: ImageFormat | None
+    """How the image is stored; lossless or not at all."""
+
+    def write(self, folder: Path) -> Path:
+        """Write the files into a folder and return it."""
+        return write_stimage(self.slide, folder, image_format=self.image_format, quirks=self.quirks)
+
+
+def stimage_quirks() -> st.SearchStrategy[StimageQuirks]:
+    """Any mixture of quirks that leaves a slide of `stimage_samples` readable."""
+    few = st.integers(0, _MOST_MISSING)
+    return st.builds(
+        StimageQuirks,
+        technology=st.sampled_from(["ST", "Visium", "VisiumHD"]),
+        layout=st.sampled_from(["tree", "flat"]),
+        spot_names=st.sampled_from(["x", "float"]),
+        prefixed=st.sampled_from(["both", "coord", "count", "neither"]),
+        numbers=st.sampled_from(["float", "integer", "mixed", "exponent"]),
+        has_fractions=st.booleans(),
+        is_compressed=st.booleans(),
+        has_crlf=st.booleans(),
+        has_quotes=st.booleans(),
+        has_corner=st.booleans(),
+        has_last_newline=st.booleans(),
+        has_blank_lines=st.booleans(),
+        n_prefixed_genes=st.integers(0, 1),
+        n_repeated_genes=st.integers(0, 1),
+        n_spots_without_counts=few,
+        n_counts_without_spot=few,
+        is_shuffled=st.booleans(),
+        is_off_image=st.booleans(),
+        labels=st.sampled_from(["none", "header", "headerless"]),
+        n_unlabelled=few,
+        has_repeated_label=st.booleans(),
+        meta=st.sampled_from(["none", "csv", "tsv", "corrected"]),
+    )
+
+
+@st.composite
+def stimage_samples(draw: st.DrawFn) -> StimageSample:
+    """Slides of `slides` or, of Visium, of `visium_samples`, and their files."""
+    quirks = draw(stimage_quirks())
+    is_visium = quirks.technology == "Visium"
+    return StimageSample(
+        slide=draw(visium_samples()).slide if is_visium else draw(slides()),
+        quirks=quirks,
+        image_format=draw(st.sampled_from([None, "png", "tiff-tiled", "tiff-striped"])),
+    )
