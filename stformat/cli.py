@@ -75,6 +75,9 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
     counts: Annotated[
         Path | None, typer.Option(help="Count matrix to take, where a folder has several.")
     ] = None,
+    bins: Annotated[
+        str | None, typer.Option(help="Sizes of Visium HD bins in microns, such as 2,8,16.")
+    ] = None,
     slide_id: Annotated[
         str | None, typer.Option(help="Identifier; selects one of several samples.")
     ] = None,
@@ -105,7 +108,7 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
     from stformat.convert import convert_slide  # noqa: PLC0415 - see the head of the module
 
     given: dict[str, Any] = {"pitch_um": pitch_um, "labels": labels, "counts": counts}
-    given |= {"focal_plane": focal_plane, "species": species, "tissue": tissue}
+    given |= {"bins": bins, "focal_plane": focal_plane, "species": species, "tissue": tissue}
     options = {name: value for name, value in given.items() if value is not None}
     if stain is not Stain.HE:
         options["stain"] = stain.value

@@ -42,8 +42,8 @@ def convert_slide(
     target : path
         Directory to make, by convention ``<slide>.zarr``.
     kind : str, default: "auto"
-        Kind of source: ``"visium"`` (outputs of Space Ranger), ``"legacy_st"``. ``"auto"``
-        recognises it by content and refuses to guess.
+        Kind of source: ``"visium"``, ``"visium_hd"`` (outputs of Space Ranger), ``"legacy_st"``.
+        ``"auto"`` recognises it by content and refuses to guess.
     image : path, optional
         Full-resolution histology image, where the source does not name it.
     mpp : float, optional
@@ -72,8 +72,8 @@ def convert_slide(
         ``species``, ``tissue``, ``disease``, ``donor``, ``study``, ``licence``, ``citation``,
         ``technology``, ``stain`` (``"he"`` or ``"if"``), and what the kind of source knows:
         ``pitch_um``, ``labels``, ``focal_plane`` (which one to read of an image that has several,
-        counted from 0), and for Visium ``counts``, the matrix to take where a folder
-        has several.
+        counted from 0), for Visium ``counts``, the matrix to take where a folder has several, and
+        for Visium HD ``bins``, sizes of bins in microns.
 
     Returns
     -------
@@ -98,8 +98,9 @@ def convert_slide(
 
     Notes
     -----
-    Memory: a few hundred rows of the image at every level, and the count matrix as CSR (8 bytes a
-    non-zero count) twice over while its rows are put in spatial order.
+    Memory: a few hundred rows of the image at every level; then about 100 bytes for each row of a
+    table, and 256 MiB of counts, beyond which they are put in order on disk, beside `target`. Some
+    kinds of source hold their counts in memory as CSR (8 bytes a non-zero count).
 
     Conversions keep a journal of what is finished while they run, so one that was killed can be
     resumed whether or not it was begun with `resume`; an image that is resumed is decoded from its

@@ -8,13 +8,13 @@ from types import MappingProxyType
 
 from stformat.errors import InputError, Problem, UnknownSourceError
 from stformat.model import SlideRecord
-from stformat.sources import hest, legacy_st, stimage, visium
+from stformat.sources import hest, legacy_st, stimage, visium, visium_hd
 from stformat.sources._kinds import DESCRIPTOR_OPTIONS, SourceKind, SourceRequest, positive
 from stformat.sources._label_terms import with_label_terms
 
 __all__ = ["KINDS", "read_slide"]
 
-KINDS: tuple[SourceKind, ...] = (hest.KIND, legacy_st.KIND, stimage.KIND, visium.KIND)
+KINDS: tuple[SourceKind, ...] = (hest.KIND, legacy_st.KIND, stimage.KIND, visium.KIND, visium_hd.KIND)
 """Every kind of source that is read."""
 
 _SHOWN_ENTRIES = 8

@@ -13,7 +13,7 @@ from stformat.errors import CountsError, Problem
 from stformat.model import Note
 from stformat.sources._notes import counted
 
-__all__ = ["FeatureCounts", "Features", "check_rows", "clean_counts"]
+__all__ = ["GENES", "FeatureCounts", "Features", "check_rows", "clean_counts", "value_type"]
 
 GENES = "Gene Expression"
 """Feature type of genes, and of features that carry none."""
@@ -138,7 +138,7 @@ def clean_counts(
     ([[0, 2, 0]], dtype('int32'), 'counts.explicit-zeros')
     """
     _check_structure(name, data, indices, indptr, shape)
-    dtype, n_non_integer = _value_type(name, data)
+    dtype, n_non_integer = value_type(name, data)
     # SciPy's own choice of index type would follow that of the file.
     index_type = np.int32 if max(len(data), *shape) <= _LARGEST else np.int64
     matrix = sparse.csr_array(
@@ -191,8 +191,8 @@ def _check_structure(
         raise CountsError(Problem("counts.structure", name, *problem))
 
 
-def _value_type(name: str, data: NDArray[Any]) -> tuple[type[np.int32 | np.float32], int]:
-    """Type that holds the values, and how many are no integers."""
+def value_type(name: str, data: NDArray[Any]) -> tuple[type[np.int32 | np.float32], int]:
+    """Return the type that holds values, and how many are no integers; CountsError if none does."""
     if not len(data):
         return np.int32, 0
     n_non_integer = 0

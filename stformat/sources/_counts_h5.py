@@ -28,7 +28,18 @@ from stformat.sources._counts_10x import (
     clean_counts,
 )
 
-__all__ = ["is_counts_h5", "read_counts_h5"]
+__all__ = [
+    "DAMAGE",
+    "MAX_STRING",
+    "data_set_of",
+    "is_counts_h5",
+    "matrix_groups",
+    "matrix_shape",
+    "numbers_of",
+    "opened_h5",
+    "read_counts_h5",
+    "read_features",
+]
 
 MAX_RATIO = 1100
 """Most bytes of values for one stored byte: deflate reaches 1032."""
@@ -48,7 +59,8 @@ _FILTERS = {
     h5py.h5z.FILTER_FLETCHER32,
     h5py.h5z.FILTER_LZF,
 }
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, MemoryError)
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, MemoryError)
+"""What h5py raises on a damaged file."""
 
 
 def is_counts_h5(path: Path) -> bool:
@@ -67,9 +79,9 @@ def is_counts_h5(path: Path) -> bool:
     try:
         if not h5py.is_hdf5(path):
             return False
-        with _opened(path) as file:
-            return bool(_groups(file))
-    except (CountsError, *_DAMAGE):
+        with opened_h5(path) as file:
+            return bool(matrix_groups(file))
+    except (CountsError, *DAMAGE):
         # A damaged file is reported when it is read, not when kinds of files are told apart.
         return False
 
@@ -100,12 +112,12 @@ def read_counts_h5(path: Path) -> FeatureCounts:
     Memory: the matrix as the file types it and once more as CSR with 4-byte values and indices.
     """
     try:
-        with _opened(path) as file:
-            groups = _groups(file) or _no_groups(path.name, file)
+        with opened_h5(path) as file:
+            groups = matrix_groups(file) or _no_groups(path.name, file)
             parts = [_read_group(path.name, file, name) for name in groups]
     except CountsError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise CountsError(
             Problem(
                 "counts.damaged",
@@ -119,14 +131,15 @@ def read_counts_h5(path: Path) -> FeatureCounts:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def opened_h5(path: Path, *, cache_bytes: int = 1 << 20) -> Iterator[h5py.File]:
+    """Open a file for reading, with a cache of decoded chunks for each data set."""
     # A lock would fail on file systems that have none; nothing is written.
-    with h5py.File(path, "r", locking=False) as file:
+    with h5py.File(path, "r", locking=False, rdcc_nbytes=cache_bytes) as file:
         yield file
 
 
-def _groups(file: h5py.File) -> list[str]:
-    """Names of the groups that hold a matrix, ascending."""
+def matrix_groups(file: h5py.File) -> list[str]:
+    """Return the names of the groups that hold a matrix, ascending."""
     found = []
     for name in sorted(file):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
@@ -151,25 +164,25 @@ def _no_groups(name: str, file: h5py.File) -> NoReturn:
 def _read_group(name: str, file: h5py.File, group_name: str) -> FeatureCounts:
     group = file[group_name]
     where = f"{name}, {group_name}"
-    n_features, n_barcodes = _shape(where, group)
+    n_features, n_barcodes = matrix_shape(where, group)
     barcodes = _strings(where, group, "barcodes", n_barcodes)
     check_rows(where, barcodes)
     features = (
-        _features(where, group, n_features)
+        read_features(where, group, n_features)
         if "features" in group
         else _legacy_features(where, group, n_features, genome=group_name)
     )
-    indptr = _numbers(where, group, "indptr", kinds="iu", size=n_barcodes + 1)
-    indices = _numbers(where, group, "indices", kinds="iu")
-    data = _numbers(where, group, "data", kinds="iuf", size=len(indices))
+    indptr = numbers_of(where, group, "indptr", kinds="iu", size=n_barcodes + 1)
+    indices = numbers_of(where, group, "indices", kinds="iu")
+    data = numbers_of(where, group, "data", kinds="iuf", size=len(indices))
     matrix, notes = clean_counts(where, data, indices, indptr, shape=(n_barcodes, n_features))
     return FeatureCounts(barcodes=barcodes, features=features, matrix=matrix, notes=notes)
 
 
-def _shape(where: str, group: h5py.Group) -> tuple[int, int]:
-    """Features and barcodes: as declared, else as many as have names."""
+def matrix_shape(where: str, group: h5py.Group) -> tuple[int, int]:
+    """Return the numbers of features and barcodes: as declared, else as many as have names."""
     if "shape" in group:
-        n_features, n_barcodes = _numbers(where, group, "shape", kinds="iu", size=2).tolist()
+        n_features, n_barcodes = numbers_of(where, group, "shape", kinds="iu", size=2).tolist()
     else:
         table = group["features"] if isinstance(group.get("features"), h5py.Group) else group
         names = [part for part in ("id", "name", "genes") if part in table]
@@ -177,8 +190,8 @@ def _shape(where: str, group: h5py.Group) -> tuple[int, int]:
             raise CountsError(
                 Problem("counts.structure", where, "features need id or name", ", ".join(table))
             )
-        n_features = _data_set(where, table, names[0], None).shape[0]
-        n_barcodes = _data_set(where, group, "barcodes", None).shape[0]
+        n_features = data_set_of(where, table, names[0], None).shape[0]
+        n_barcodes = data_set_of(where, group, "barcodes", None).shape[0]
     if min(n_features, n_barcodes) < 0 or max(n_features, n_barcodes) > _MOST:
         raise CountsError(
             Problem(
@@ -191,7 +204,8 @@ def _shape(where: str, group: h5py.Group) -> tuple[int, int]:
     return n_features, n_barcodes
 
 
-def _features(where: str, group: h5py.Group, n_features: int) -> Features:
+def read_features(where: str, group: h5py.Group, n_features: int) -> Features:
+    """Read ``features`` of a matrix of version 3 on."""
     _hard(where, group, "features")
     table = group["features"]
     if not isinstance(table, h5py.Group):
@@ -259,8 +273,8 @@ def _hard(where: str, group: h5py.Group, part: str) -> None:
         )
 
 
-def _data_set(where: str, group: h5py.Group, part: str, size: int | None) -> h5py.Dataset:
-    """One-dimensional data set whose values are in the file and fit into its bytes."""
+def data_set_of(where: str, group: h5py.Group, part: str, size: int | None) -> h5py.Dataset:
+    """Return a one-dimensional data set whose values are in the file and fit into its bytes."""
     _hard(where, group, part)
     data_set = group[part]
     where = f"{where}/{part}"
@@ -307,10 +321,11 @@ def _data_set(where: str, group: h5py.Group, part: str, size: int | None) -> h5p
     return data_set
 
 
-def _numbers(
+def numbers_of(
     where: str, group: h5py.Group, part: str, *, kinds: str, size: int | None = None
 ) -> NDArray[Any]:
-    data_set = _data_set(where, group, part, size)
+    """Read a data set of numbers of these kinds."""
+    data_set = data_set_of(where, group, part, size)
     if data_set.dtype.kind not in kinds:
         raise CountsError(
             Problem(
@@ -325,7 +340,7 @@ def _numbers(
 
 
 def _strings(where: str, group: h5py.Group, part: str, size: int) -> tuple[str, ...]:
-    data_set = _data_set(where, group, part, size)
+    data_set = data_set_of(where, group, part, size)
     where = f"{where}/{part}"
     if h5py.check_string_dtype(data_set.dtype) is None:
         raise CountsError(

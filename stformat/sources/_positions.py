@@ -17,7 +17,7 @@ from stformat.sources._notes import named
 from stformat.sources._sniff import GZIP_ERRORS, open_text, read_head, split_fields
 from stformat.sources._text import read_text
 
-__all__ = ["TissuePositions", "is_positions", "read_positions"]
+__all__ = ["COLUMNS", "TissuePositions", "is_parquet", "is_positions", "read_positions"]
 
 MAX_SPOTS = 1_000_000
 """Most rows that are read: an array has at most 14,336 positions, a stitched slide a few times."""
@@ -76,7 +76,7 @@ def is_positions(path: Path) -> bool:
     InputError
         If the file cannot be read.
     """
-    if _is_parquet(path):
+    if is_parquet(path):
         try:
             names = pq.read_schema(path).names
         except _DAMAGE:
@@ -86,7 +86,8 @@ def is_positions(path: Path) -> bool:
     return head is not None and (_is_header(head.header) or _is_row(head.header))
 
 
-def _is_parquet(path: Path) -> bool:
+def is_parquet(path: Path) -> bool:
+    """Say whether a file is Parquet, compressed a second time or not, by its first bytes."""
     with open_text(path) as file:
         try:
             return file.read(len(_PARQUET)) == _PARQUET
@@ -137,7 +138,7 @@ def read_positions(path: Path) -> TissuePositions:
         If the file is damaged or no such table, has no rows or too many, a value is not what it
         must be, or a barcode repeats.
     """
-    columns, first_line = _parquet_columns(path) if _is_parquet(path) else _text_columns(path)
+    columns, first_line = _parquet_columns(path) if is_parquet(path) else _text_columns(path)
     n_rows = len(columns["in_tissue"])
     if not n_rows:
         raise PositionsError(

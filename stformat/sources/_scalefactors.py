@@ -22,6 +22,7 @@ _KEYS = {
     "hires_scale": "tissue_hires_scalef",
     "lowres_scale": "tissue_lowres_scalef",
     "bin_size_um": "bin_size_um",
+    "microns_per_px": "microns_per_pixel",
 }
 
 
@@ -44,6 +45,9 @@ class ScaleFactors:
 
     bin_size_um: float | None = None
     """Side of a bin in microns: of Visium HD alone."""
+
+    microns_per_px: float | None = None
+    """Microns per full-resolution pixel: of Visium HD alone."""
 
 
 def is_scalefactors(path: Path) -> bool:

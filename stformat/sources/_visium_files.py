@@ -16,11 +16,24 @@ from stformat.errors import (
 )
 from stformat.sources._counts_h5 import is_counts_h5
 from stformat.sources._counts_mtx import MtxFiles, find_mtx
+from stformat.sources._kinds import FoundSlide
 from stformat.sources._notes import named
 from stformat.sources._positions import is_positions
 from stformat.sources._scalefactors import is_scalefactors, read_scalefactors
 
-__all__ = ["CountsChoice", "VisiumFiles", "evidence", "find_files", "select_counts"]
+__all__ = [
+    "CountsChoice",
+    "VisiumFiles",
+    "evidence",
+    "find_files",
+    "folders_of",
+    "hd_sign",
+    "outputs_of",
+    "scan_folder",
+    "select_counts",
+    "slide_name",
+    "slides_in",
+]
 
 OUTS = "outs"
 MAX_COUNTS_DEPTH = 2
@@ -120,7 +133,7 @@ def evidence(path: Path) -> str | None:
     Returns
     -------
     str or None
-        What was recognised, or None. Visium HD is recognised here and refused by `find_files`.
+        What was recognised, or None, as of Visium HD, which is another kind.
 
     Raises
     ------
@@ -129,12 +142,12 @@ def evidence(path: Path) -> str | None:
     """
     if path.is_file():
         is_matrix = is_counts_h5(path) or _is_mtx(path)
-        return f"count matrix {path.name}" if is_matrix else None
-    folder = _outputs(path)
-    hd = _hd_sign(folder)
-    if hd:
-        return f"Visium HD, {hd}"
-    files = _scan(folder)
+        is_alone = is_matrix and not hd_sign(_folder_of(path))
+        return f"count matrix {path.name}" if is_alone else None
+    folder = outputs_of(path)
+    if hd_sign(folder):
+        return None
+    files = scan_folder(folder)
     seen = [
         *(f"tissue positions {file.name}" for file in files.positions[:1]),
         *(f"count matrix {choice.path.name}" for choice in files.counts[:1]),
@@ -142,17 +155,57 @@ def evidence(path: Path) -> str | None:
     return ", ".join(seen) or None
 
 
+def slides_in(folder: Path) -> tuple[FoundSlide, ...]:
+    """List the slide of a folder, where it is one.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Any folder.
+
+    Returns
+    -------
+    tuple of FoundSlide
+        One slide where the folder is, or has as ``outs``, outputs with tissue positions or a count
+        matrix in HDF5. Matrix Market folders alone are none: the outputs are above them.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    outputs = outputs_of(folder)
+    if hd_sign(outputs):
+        return ()
+    files = scan_folder(outputs)
+    in_hdf5 = [choice for choice in files.counts if isinstance(choice.source, Path)]
+    if not files.positions and not in_hdf5:
+        return ()
+    filtered = [choice for choice in files.counts if choice.content == "filtered"]
+    counts = tuple(path for choice in filtered or files.counts for path in choice.files)
+    images = files.full or files.hires or files.lowres
+    return (
+        FoundSlide(
+            kind="visium",
+            path=folder,
+            slide_id=files.name,
+            files=(*counts, *files.positions, *files.scalefactors, *images),
+        ),
+    )
+
+
 def _is_mtx(path: Path) -> bool:
     return any(files.matrix == path for files in find_mtx(path.parent))
 
 
-def _outputs(path: Path) -> Path:
+def outputs_of(path: Path) -> Path:
+    """Return the folder of the outputs: ``outs`` where a folder has it, or the folder itself."""
     return path / OUTS if (path / OUTS).is_dir() else path
 
 
-def _hd_sign(folder: Path) -> str | None:
-    """Return what shows that outputs are of Visium HD."""
-    for name in (folder.name, *(entry.name for entry in _folders(folder))):
+def hd_sign(folder: Path) -> str | None:
+    """Return what shows that outputs are of Visium HD, or None."""
+    for name in (folder.name, *(entry.name for entry in folders_of(folder))):
         if _HD_FOLDERS.fullmatch(name):
             return f"folder {name}"
     for path in _small_files(folder):
@@ -193,8 +246,8 @@ def find_files(source: Path, *, sample: str | None) -> VisiumFiles:
         If the folder cannot be read.
     """
     matrix = _matrix_of(source)
-    folder = _outputs(source) if matrix is None else _folder_of(matrix.path)
-    hd = _hd_sign(folder)
+    folder = outputs_of(source) if matrix is None else _folder_of(matrix.path)
+    hd = hd_sign(folder)
     if hd:
         raise UnknownSourceError(
             Problem(
@@ -202,10 +255,10 @@ def find_files(source: Path, *, sample: str | None) -> VisiumFiles:
                 str(source),
                 "the kind 'visium' is read: an array of spots",
                 f"Visium HD, an array of bins ({hd})",
-                "Visium HD is another kind of source",
+                "leave kind= out, or name visium_hd",
             )
         )
-    files = _scan(folder)
+    files = scan_folder(folder)
     if matrix is not None:
         files = replace(files, counts=(matrix,))
     return files if sample is None else _of_sample(files, sample)
@@ -215,7 +268,7 @@ def _matrix_of(source: Path) -> CountsChoice | None:
     """Return the matrix that a source is, a file or a folder of nothing else."""
     if source.is_file():
         return _choice(source)
-    is_folder = len(find_mtx(source)) == 1 and not _scan(source).positions
+    is_folder = len(find_mtx(source)) == 1 and not scan_folder(source).positions
     return _choice(source) if is_folder else None
 
 
@@ -223,7 +276,7 @@ def _folder_of(matrix: Path) -> Path:
     """Return the outputs that a matrix belongs to: the nearest folder with tissue positions."""
     folder = matrix.parent
     for _ in range(MAX_COUNTS_DEPTH + 1):
-        if _scan(folder).positions:
+        if scan_folder(folder).positions:
             return folder
         folder = folder.parent
     return matrix.parent
@@ -256,12 +309,13 @@ def _of_sample(files: VisiumFiles, sample: str) -> VisiumFiles:
     )
 
 
-def _scan(folder: Path) -> VisiumFiles:
+def scan_folder(folder: Path) -> VisiumFiles:
+    """Find every file of outputs that may be part of a slide."""
     plain = list(_files(folder, "."))
     small = _small_files(folder)
     microscope = list(_files(folder, "microscope_image"))
     return VisiumFiles(
-        name=_slide_name(folder),
+        name=slide_name(folder),
         folder=folder,
         counts=tuple(_counts(folder)),
         positions=tuple(path for path in small if _may_be_positions(path)),
@@ -276,7 +330,8 @@ def _scan(folder: Path) -> VisiumFiles:
     )
 
 
-def _slide_name(folder: Path) -> str:
+def slide_name(folder: Path) -> str:
+    """Return the name of the folder of outputs, or of the one that has it as ``outs``."""
     resolved = folder.resolve()
     return resolved.parent.name if resolved.name == OUTS else resolved.name
 
@@ -312,12 +367,14 @@ def _counts(folder: Path) -> Iterator[CountsChoice]:
         for files in find_mtx(here):
             yield CountsChoice(source=files)
         if depth < MAX_COUNTS_DEPTH:
-            pending.extend((below, depth + 1) for below in _folders(here))
+            pending.extend((below, depth + 1) for below in folders_of(here))
 
 
 def _is_h5_or_names_it(path: Path) -> bool:
     """Whether a file is a matrix, or is named like one: damage is then reported by the reader."""
-    return is_counts_h5(path) or bool(re.search(r"(feature|gene)_bc_matri\w*\.h5$", path.name))
+    return is_counts_h5(path) or bool(
+        re.search(r"(feature|gene)_(bc|cell)_matri\w*\.h5$", path.name)
+    )
 
 
 def _files(folder: Path, below: str) -> Iterator[Path]:
@@ -325,12 +382,13 @@ def _files(folder: Path, below: str) -> Iterator[Path]:
     return (path for path in _entries(folder / below) if path.is_file())
 
 
-def _folders(folder: Path) -> list[Path]:
+def folders_of(folder: Path) -> list[Path]:
+    """Return the folders of a folder that may hold matrices, by name."""
     return [path for path in _entries(folder) if path.name not in _PASSED_OVER and path.is_dir()]
 
 
 def _spatial_folders(folder: Path) -> list[str]:
-    return [path.name for path in _folders(folder) if path.name.lower().endswith("spatial")]
+    return [path.name for path in folders_of(folder) if path.name.lower().endswith("spatial")]
 
 
 def _entries(folder: Path) -> list[Path]:

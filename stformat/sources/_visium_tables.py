@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -10,10 +11,9 @@ from numpy.typing import NDArray
 
 from stformat.errors import CountsError, Problem
 from stformat.genes.keys import key_kind, parse_ensembl, unique_keys
-from stformat.model import Genes, Note, Spots, Table
-from stformat.sources._counts_10x import GENES, FeatureCounts, Features
+from stformat.model import Counts, Genes, Note, Spots, Table
+from stformat.sources._counts_10x import GENES, Features
 from stformat.sources._notes import counted, named
-from stformat.sources._rows import counts_of
 
 __all__ = ["build_tables", "species_of", "table_name"]
 
@@ -24,18 +24,25 @@ _SPECIES = {
 
 
 def build_tables(
-    counts: FeatureCounts, rows: NDArray[np.int64], spots: Spots
+    features: Features,
+    spots: Spots,
+    counts: Callable[[NDArray[np.int64] | None], Counts],
+    *,
+    suffix: str = "",
 ) -> tuple[tuple[Table, ...], tuple[Note, ...]]:
     """Make one table of each type of feature.
 
     Parameters
     ----------
-    counts : FeatureCounts
-        The count matrix.
-    rows : (n_obs,) ndarray of int64
-        Its rows, in the order of the tables.
+    features : Features
+        Columns of the count matrix.
     spots : Spots
         Capture areas of all tables.
+    counts : callable
+        Returns the counts of some columns of the matrix, or of all for None, with a row for each
+        capture area.
+    suffix : str, default: ""
+        What follows the names of tables, where a slide has several regions.
 
     Returns
     -------
@@ -50,7 +57,7 @@ def build_tables(
     CountsError
         If there are no features, or two types would have one name.
     """
-    types = counts.features.types
+    types = features.types
     kinds = sorted(set(types), key=lambda kind: (kind != GENES, kind))
     names = [table_name(kind) for kind in kinds]
     if not kinds or len(set(names)) < len(names):
@@ -62,17 +69,14 @@ def build_tables(
                 ", ".join(kinds) or "none",
             )
         )
-    matrix = counts.matrix
-    if len(rows) < matrix.shape[0]:
-        matrix = matrix[rows]
     all_types = np.array(types, dtype=object)
     tables: list[Table] = []
     notes: list[Note] = []
     for kind, name in zip(kinds, names, strict=True):
         columns = np.flatnonzero(all_types == kind)
-        genes, gene_notes = _genes(counts.features, columns)
-        part = matrix if len(kinds) == 1 else matrix[:, columns]
-        tables.append(Table(name=name, spots=spots, genes=genes, counts=counts_of(part)))
+        genes, gene_notes = _genes(features, columns)
+        part = counts(None if len(kinds) == 1 else columns)
+        tables.append(Table(name=f"{name}{suffix}", spots=spots, genes=genes, counts=part))
         notes.extend(gene_notes)
     return tuple(tables), tuple(notes)
 

@@ -23,6 +23,7 @@ from stformat.sources._counts_mtx import read_counts_mtx
 from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, focal_plane, positive
 from stformat.sources._notes import outside_notes
 from stformat.sources._positions import TissuePositions, read_positions
+from stformat.sources._rows import counts_of
 from stformat.sources._scalefactors import ScaleFactors, read_scalefactors
 from stformat.sources._visium_files import (
     CountsChoice,
@@ -30,6 +31,7 @@ from stformat.sources._visium_files import (
     evidence,
     find_files,
     select_counts,
+    slides_in,
 )
 from stformat.sources._visium_grid import VisiumScale, fit_grid, measure
 from stformat.sources._visium_image import ChosenImage, check_image, choose_image
@@ -103,7 +105,14 @@ def read_visium(request: SourceRequest) -> SlideRecord:
         diameter_um=scale.diameter_um,
         annotations=annotations,
     )
-    tables, gene_notes = build_tables(counts, joined.count_rows, spots)
+    matrix = counts.matrix
+    if len(joined.count_rows) < matrix.shape[0]:
+        matrix = matrix[joined.count_rows]
+    tables, gene_notes = build_tables(
+        counts.features,
+        spots,
+        lambda columns: counts_of(matrix if columns is None else matrix[:, columns]),
+    )
     species = {"species": species_of(counts.features)}
     return SlideRecord(
         slide_id=slide_id,
@@ -131,6 +140,7 @@ KIND = SourceKind(
     options=("counts", "labels", "pitch_um", "focal_plane"),
     looks_like=evidence,
     read=read_visium,
+    slides_in=slides_in,
 )
 """Space Ranger Visium as a kind of source."""
 

@@ -22,24 +22,34 @@ from stformat.testing.visium import (
     expected_visium,
     write_visium,
 )
+from stformat.testing.visium_hd import (
+    ExpectedVisiumHd,
+    VisiumHdQuirks,
+    expected_visium_hd,
+    write_visium_hd,
+)
 
 __all__ = [
     "ExpectedHest",
     "ExpectedLegacySt",
     "ExpectedStimage",
     "ExpectedVisium",
+    "ExpectedVisiumHd",
     "HestQuirks",
     "LegacyStQuirks",
     "StimageQuirks",
     "SyntheticSlide",
+    "VisiumHdQuirks",
     "VisiumQuirks",
     "expected_hest",
     "expected_legacy_st",
     "expected_stimage",
     "expected_visium",
+    "expected_visium_hd",
     "make_slide",
     "write_hest",
     "write_legacy_st",
     "write_stimage",
     "write_visium",
+    "write_visium_hd",
 ]

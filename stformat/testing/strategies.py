@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from typing import Any
 
 from hypothesis import strategies as st
@@ -18,17 +20,21 @@ from stformat.testing.legacy_st import (
 from stformat.testing.stimage import StimageQuirks, write_stimage
 from stformat.testing.synthetic import SyntheticSlide, make_slide
 from stformat.testing.visium import VisiumQuirks, write_visium
+from stformat.testing.visium_hd import VisiumHdQuirks, write_visium_hd
 
 __all__ = [
     "HestSample",
     "LegacyStSample",
     "StimageSample",
+    "VisiumHdSample",
     "VisiumSample",
     "hest_quirks",
     "hest_samples",
     "legacy_st_quirks",
     "legacy_st_samples",
     "slides",
+    "visium_hd_quirks",
+    "visium_hd_samples",
     "stimage_quirks",
     "stimage_samples",
     "visium_quirks",
@@ -325,3 +331,75 @@ def stimage_samples(draw: st.DrawFn) -> StimageSample:
         quirks=quirks,
         image_format=draw(st.sampled_from([None, "png", "tiff-tiled", "tiff-striped"])),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisiumHdSample:
+    """A slide and how Space Ranger's Visium HD outputs of it are written."""
+
+    arguments: Mapping[str, Any]
+    """What `make_slide` makes the slide of: its hundreds of bins would be too long to print."""
+
+    quirks: VisiumHdQuirks
+    """How the files depart from the plainest."""
+
+    @property
+    def slide(self) -> SyntheticSlide:
+        """The slide."""
+        return make_slide(**self.arguments)
+
+    def write(self, folder: Path) -> Path:
+        """Write the files into a folder and return it."""
+        return write_visium_hd(self.slide, folder, quirks=self.quirks)
+
+
+def visium_hd_quirks() -> st.SearchStrategy[VisiumHdQuirks]:
+    """Any mixture of quirks that leaves a slide of `visium_hd_samples` readable."""
+    few = st.integers(0, 1)
+    return st.builds(
+        VisiumHdQuirks,
+        sizes_um=st.sampled_from([(2, 8, 16), (2,), (8, 16), (8,), (16,), (2, 4, 8)]),
+        counts=st.sampled_from(["h5", "mtx"]),
+        strings=st.sampled_from(["fixed", "padded", "variable"]),
+        value_type=st.sampled_from(["int32", "int64", "float64"]),
+        index_type=st.sampled_from(["int32", "int64", "uint32"]),
+        has_zeros=st.booleans(),
+        n_antibodies=st.integers(0, _MOST_MISSING),
+        barcodes=st.sampled_from(["places", "sequences"]),
+        suffixes=st.sampled_from(["both", "counts", "positions"]),
+        positions=st.sampled_from(["parquet", "csv"]),
+        is_shuffled=st.booleans(),
+        has_off_tissue=st.booleans(),
+        n_bins_without_counts=few,
+        n_counts_without_position=few,
+        missing_factors=st.frozensets(
+            st.sampled_from(
+                ["bin_size_um", "spot_diameter_fullres", "microns_per_pixel", "tissue_hires_scalef"]
+            ),
+            max_size=2,
+        ),
+        images=st.sampled_from(["none", "full", "hires", "lowres", "hires+lowres"]),
+        hires_scale=st.sampled_from([0.5, 0.25]),
+        has_feature_slice=st.booleans(),
+        cells=st.sampled_from(["none", "numbers", "names", "no-counts", "no-outlines"]),
+    )
+
+
+@st.composite
+def visium_hd_samples(draw: st.DrawFn) -> VisiumHdSample:
+    """Slides with a square array of 12 to 25 bins along an edge, and their files."""
+    pitch_px = draw(st.sampled_from([5.0, 7.5]))
+    rows, columns = draw(st.integers(12, 25)), draw(st.integers(12, 25))
+    arguments = {
+        # Centres of coarse bins may lie beyond the last of the fine ones.
+        "height": int((rows + 12) * pitch_px),
+        "width": int((columns + 12) * pitch_px),
+        "array_shape": (rows, columns),
+        "seed": draw(st.integers(0, 2**16)),
+        "n_genes": draw(st.integers(_LEAST_GENES, _MOST_GENES)),
+        "pitch_px": pitch_px,
+        "slide_id": draw(st.sampled_from(["A1", "H1-D1", "B_2"])),
+        "rotation_deg": draw(st.sampled_from([0.0, 90.0, 0.7])),
+        "jitter": 0.0,
+    }
+    return VisiumHdSample(arguments=arguments, quirks=draw(visium_hd_quirks()))

@@ -18,7 +18,14 @@ from scipy import sparse
 from stformat.testing._visium_counts import FeatureRows, StringStyle, write_h5, write_mtx
 from stformat.testing.synthetic import SyntheticSlide
 
-__all__ = ["ExpectedVisium", "VisiumQuirks", "expected_visium", "write_visium"]
+__all__ = [
+    "ExpectedVisium",
+    "VisiumQuirks",
+    "expected_visium",
+    "reduced_image",
+    "with_zeros",
+    "write_visium",
+]
 
 FIDUCIAL_UM = 105.0
 SPOT_UM = 65.0
@@ -286,7 +293,7 @@ def write_visium(
         ),
     ):
         if size in quirks.images.split("+"):
-            pixels = np.ascontiguousarray(_reduced(slide, scale).transpose(1, 2, 0))
+            pixels = np.ascontiguousarray(reduced_image(slide, scale).transpose(1, 2, 0))
             name.write_bytes(imagecodecs.png_encode(pixels, level=1))
     return folder
 
@@ -369,7 +376,7 @@ def _write_counts(
         barcodes = [written.counts_names[row] for row in rows]
         counts = slide.counts[rows]
         if quirks.has_zeros:
-            counts = _with_zeros(counts)
+            counts = with_zeros(counts)
         if quirks.counts == "h5":
             write_h5(
                 outs / f"{prefix}{name}.h5",
@@ -394,7 +401,7 @@ def _write_counts(
         )
 
 
-def _with_zeros(counts: sparse.csr_array) -> sparse.csr_array:
+def with_zeros(counts: sparse.csr_array) -> sparse.csr_array:
     """Store the first zero of every row, behind its values."""
     dense = counts.toarray()
     parts = []
@@ -449,12 +456,12 @@ def _stored_image(
         ("lowres", quirks.hires_scale * _LOWRES_SHARE),
     ):
         if size in sizes and f"tissue_{size}_scalef" not in quirks.missing_factors:
-            return scale, _reduced(slide, scale)
+            return scale, reduced_image(slide, scale)
     return 1.0, None
 
 
-def _reduced(slide: SyntheticSlide, scale: float) -> NDArray[np.uint8]:
-    """Every pixel the nearest of the full-resolution image."""
+def reduced_image(slide: SyntheticSlide, scale: float) -> NDArray[np.uint8]:
+    """Return an image of which every pixel is the nearest of the full-resolution one."""
     rows, columns = (
         np.minimum(((np.arange(max(1, round(size * scale))) + 0.5) / scale).astype(int), size - 1)
         for size in (slide.height, slide.width)

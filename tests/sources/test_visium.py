@@ -20,7 +20,7 @@ from stformat.errors import (
     PositionsError,
     UnknownSourceError,
 )
-from stformat.sources import read_slide
+from stformat.sources import read_slide, visium, visium_hd
 from stformat.testing import VisiumQuirks, expected_visium, make_slide, write_visium
 from stformat.testing.strategies import visium_samples
 
@@ -286,7 +286,7 @@ def test_other_samples_do_not_join(slide, tmp_path):
 
 
 @pytest.mark.parametrize("sign", ["binned_outputs", "segmented_outputs", "square_008um", "bins"])
-def test_visium_hd_is_recognised_and_refused(slide, tmp_path, sign):
+def test_visium_hd_is_another_kind(slide, tmp_path, sign):
     folder = tmp_path / ("square_008um" if sign == "square_008um" else "outs")
     write(slide, folder, layout="spatial")
     if sign.endswith("outputs"):
@@ -294,17 +294,19 @@ def test_visium_hd_is_recognised_and_refused(slide, tmp_path, sign):
     if sign == "bins":
         factors = folder / "spatial" / "scalefactors_json.json"
         factors.write_text(json.dumps({"bin_size_um": 8.0}))
-    for kind in ("auto", "visium"):
-        problem = refused(UnknownSourceError, folder, kind=kind)
-        assert problem.code == "source.visium-hd"
-        assert "Visium HD" in problem.found
+    problem = refused(UnknownSourceError, folder, kind="visium")
+    assert problem.code == "source.visium-hd"
+    assert "Visium HD" in problem.found
+    assert visium.KIND.looks_like(folder) is None
+    assert "Visium HD" in visium_hd.KIND.looks_like(folder)
 
 
 def test_visium_hd_is_recognised_by_its_factors_in_any_folder(slide, tmp_path):
     write(slide, tmp_path, layout="flat")
     path = tmp_path / "GSM1_A1_scalefactors_json.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"bin_size_um": 8.0}))
-    assert refused(UnknownSourceError, tmp_path).code == "source.visium-hd"
+    assert refused(UnknownSourceError, tmp_path, kind="visium").code == "source.visium-hd"
+    assert visium.KIND.looks_like(tmp_path) is None
 
 
 def edit_factors(folder, **changes):

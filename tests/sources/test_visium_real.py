@@ -16,7 +16,6 @@ from stformat.errors import (
     GeneLookupError,
     ImageError,
     PositionsError,
-    UnknownSourceError,
 )
 from stformat.sources import read_slide
 from stformat.sources._barcode_labels import read_barcode_labels
@@ -60,10 +59,6 @@ REFUSED = [
     ("scanpy_10x/int-ids", PositionsError, "positions.missing"),
     ("sfe_sample01", ImageError, "image.contradicts-positions"),
     ("malformed/git_lfs_pointers", CountsError, "counts.lfs-pointer"),
-    ("seurat_visium_hd", UnknownSourceError, "source.visium-hd"),
-    ("seurat_visium_hd/outs/binned_outputs/square_008um", UnknownSourceError, "source.visium-hd"),
-    ("visiumio", UnknownSourceError, "source.visium-hd"),
-    ("visiumio/segmented_outputs", UnknownSourceError, "source.visium-hd"),
 ]
 
 
