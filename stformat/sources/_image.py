@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from stformat.errors import ImageError
 from stformat.model import Image, JpegTiles, Note
 from stformat.sources._bytes import source_file
 from stformat.sources._image_file import InputFile, image_error
 from stformat.sources._image_formats import not_an_image, refuse_slide_index
 from stformat.sources._image_jpeg import decode_jpeg_file, parse_jpeg
 from stformat.sources._image_jpeg_tiles import jpeg_tiles
+from stformat.sources._image_openslide import open_with_openslide
 from stformat.sources._image_planes import choose_focal_plane
 from stformat.sources._image_png import PNG_SIGNATURE, decode_png_file, parse_png
 from stformat.sources._image_tiff import TIFF_SIGNATURES, TiffLayout, parse_tiff
@@ -40,7 +42,7 @@ def open_image(
     stain: Literal["he", "if"] = "he",
     focal_plane: int | None = None,
 ) -> Image:
-    """Open a JPEG, PNG or TIFF image to be read in bands of rows.
+    """Open an image, JPEG, PNG or TIFF or a slide, to be read in bands of rows.
 
     Parameters
     ----------
@@ -77,14 +79,17 @@ def open_image(
         fluorescence are in the order of OME-XML, else of the file, named by OME-XML or by the tag
         PageName, else ``("ch0", "ch1", ...)``.
 
+        Slides in other formats (NDPI, MRXS, VMS, BIF, SCN, DICOM ...) are read by OpenSlide where
+        the extra ``openslide`` is installed; see `_image_openslide`.
+
     Raises
     ------
     ImageError
         If the file is no image, is truncated or corrupt, is of a kind that is not read (CMYK,
         floating point, signed colours, several time points, several planes of brightfield, slides
-        in other formats), has not the focal plane or has several and none is named, or declares
-        more pixels than allowed or than its bytes can hold. Reading bands raises it for what only
-        decoding finds.
+        in other formats without OpenSlide), has not the focal plane or has several and none is
+        named, or declares more pixels than allowed or than its bytes can hold. Reading bands raises
+        it for what only decoding finds.
     StoreWriteError
         While bands are read, if the scratch directory is full.
 
@@ -110,6 +115,22 @@ def open_image(
     (3, 5, 2) tiff/none
     [(3, 2, 2), (3, 2, 2), (3, 1, 2)]
     """
+    try:
+        return _open_plain(path, scratch, max_pixels, stain, focal_plane)
+    except ImageError as refusal:
+        if refusal.problems[0].code != "image.slide-format":
+            raise
+        choose_focal_plane(1, focal_plane, path.name)
+        return open_with_openslide(path, refusal, max_pixels=max_pixels, stain=stain)
+
+
+def _open_plain(
+    path: Path,
+    scratch: Path | None,
+    max_pixels: int,
+    stain: Literal["he", "if"],
+    focal_plane: int | None,
+) -> Image:
     with InputFile(path) as file:
         head = file.read(0, _HEAD)
         if head.startswith(TIFF_SIGNATURES):

@@ -11,7 +11,10 @@ __all__ = ["not_an_image", "refuse_slide_index"]
 
 _CONVERT = "convert it to an 8-bit RGB TIFF"
 _DOWNLOAD = "download it again, or name the image that belongs to the slide"
-_EXPORT_SLIDE = "write its largest level as a TIFF: bfconvert -series 0 slide.czi slide.ome.tif"
+_EXPORT_SLIDE = (
+    "install OpenSlide (pip install 'stformat[openslide]') if it reads this format, or write the "
+    "largest level as a TIFF: bfconvert -series 0 slide.czi slide.ome.tif"
+)
 _FETCH_LFS = "fetch the file itself: git lfs pull"
 
 # What such a file starts with, in lower case, what to call it, and the remedy.
@@ -33,6 +36,8 @@ _OTHER_FORMATS = (
     (b"zisrawfile", "a Zeiss CZI slide", _EXPORT_SLIDE),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an OLE file, such as a Zeiss ZVI slide", _EXPORT_SLIDE),
     (b"[virtual microscope specimen]", "the index of a Hamamatsu VMS slide", _EXPORT_SLIDE),
+    (b"[uncompressed virtual microscope", "the index of a Hamamatsu VMU slide", _EXPORT_SLIDE),
+    (b"sqlite format 3\0", "an SQLite file, such as a Sakura slide", _EXPORT_SLIDE),
     (b"\x89hdf\r\n\x1a\n", "HDF5", _DOWNLOAD),
     (b"pk\3\4", "a zip archive", "unpack it"),
     (b"\x1f\x8b", "gzip data", "unpack it"),
@@ -67,7 +72,8 @@ def not_an_image(head: bytes, where: str) -> ImageError:
     'a BMP image'
     """
     found, remedy = _describe(head)
-    return image_error("not-an-image", where, "an image must be JPEG, PNG or TIFF", found, remedy)
+    kind = "slide-format" if remedy == _EXPORT_SLIDE else "not-an-image"
+    return image_error(kind, where, "an image must be JPEG, PNG or TIFF", found, remedy)
 
 
 def refuse_slide_index(path: Path) -> None:
@@ -90,7 +96,7 @@ def refuse_slide_index(path: Path) -> None:
     else:
         return
     raise image_error(
-        "not-an-image", path.name, "an image must hold its own pixels", found, _EXPORT_SLIDE
+        "slide-format", path.name, "an image must hold its own pixels", found, _EXPORT_SLIDE
     )
 
 

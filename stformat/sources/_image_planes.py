@@ -34,8 +34,8 @@ _SLIDE_FORMATS = {
     "is_trestle": "a Trestle slide",
 }
 _SLIDE_REMEDY = (
-    "write its largest level as a TIFF: vips copy slide.ndpi slide.tif[compression=deflate,"
-    "tile,bigtiff]"
+    "install OpenSlide (pip install 'stformat[openslide]'), or write the largest level as a TIFF: "
+    "vips copy slide.ndpi slide.tif[compression=deflate,tile,bigtiff]"
 )
 _FOCUS_REMEDY = (
     "name the one in focus with --focal-plane, counted from 0, or save a maximum projection of all "
@@ -147,7 +147,7 @@ def choose_planes(
     first = pages[0]
     for flag, name in _SLIDE_FORMATS.items():
         if getattr(first, flag):
-            raise image_error("unsupported", where, "an image must be a TIFF", name, _SLIDE_REMEDY)
+            raise image_error("slide-format", where, "an image must be a TIFF", name, _SLIDE_REMEDY)
     largest, alike = _largest(pages, where)
     ome = _ome_image(parse_ome(first.description), largest, where)
     if ome is not None:

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import sys
 import threading
 
 import numpy as np
@@ -381,13 +382,15 @@ def test_no_two_channels_have_one_name(names):
         ([(700, "B", 4, b"<iSc", True), (305, "s", 0, "ScanOutputManager 1", True)], "BIF"),
     ],
 )
-def test_slides_that_look_like_tiff(tmp_path, tags, found):
+def test_slides_that_look_like_tiff(tmp_path, monkeypatch, tags, found):
+    monkeypatch.setitem(sys.modules, "openslide", None)
     path = tmp_path / "a.tif"
     tifffile.imwrite(
         path, np.zeros((16, 16), np.uint8), metadata=None, software=False, extratags=tags
     )
     problem = problem_of(path)
     assert found in problem.found
+    assert problem.code == "image.slide-format"
     assert "vips" in problem.remedy
 
 

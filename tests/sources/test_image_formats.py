@@ -1,6 +1,7 @@
 """What is no image that is read is called by its name, with something to do about it."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,12 @@ from PIL import Image as Pillow
 
 from stformat.errors import ImageError
 from stformat.sources._image import open_image
+
+
+@pytest.fixture(autouse=True)
+def _no_openslide(monkeypatch):
+    """Slides are refused here as they are where OpenSlide is not installed."""
+    monkeypatch.setitem(sys.modules, "openslide", None)
 
 
 def problem_of(path):
