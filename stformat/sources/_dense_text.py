@@ -121,7 +121,8 @@ class DenseText:
         fields = split_fields(text, delimiter)
         n_first = len(split_fields(row, delimiter))
         # R's write.table leaves out the cell above the row names.
-        self.columns = tuple(fields if n_first == len(fields) + 1 else fields[1:])
+        has_corner = n_first != len(fields) + 1 or (len(fields) > 1 and not fields[0])
+        self.columns = tuple(fields[has_corner:])
         """Names along the header, unique or not."""
         if not self.columns:
             self._fail("counts.columns", "a count matrix needs a header of names", "one column")

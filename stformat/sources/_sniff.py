@@ -186,8 +186,8 @@ def split_fields(line: str, delimiter: str | None) -> list[str]:
     try:
         row = next(csv.reader([plain], delimiter=delimiter or " ", skipinitialspace=True))
     except csv.Error:
-        row = line.split(delimiter)
-    return [field.strip().strip('"') for field in row]
+        return [field.strip().strip('"') for field in line.split(delimiter)]
+    return [field.strip() for field in row]
 
 
 def parse_spot_name(name: str) -> tuple[str, str] | None:
