@@ -19,6 +19,7 @@ stformat still catches it sensibly)::
     |   +-- CorruptStoreError              bytes differ from what was committed
     |   +-- UnsupportedStoreError          a format version, codec or link that is not read
     |   +-- StoreReplaced                  the version that was opened no longer exists
+    +-- ConversionDiedError (RuntimeError) the process that converted a slide died
     +-- NoImageError (LookupError)         the slide has no image
     +-- GeneLookupError (KeyError)         no gene, or several, answer to a name
     +-- BarcodeLookupError (KeyError)      no row has a barcode
@@ -36,6 +37,7 @@ from pathlib import Path
 
 __all__ = [
     "BarcodeLookupError",
+    "ConversionDiedError",
     "CorruptStoreError",
     "CountsError",
     "GeneLookupError",
@@ -186,6 +188,10 @@ class UnsupportedStoreError(StoreError):
 
 class StoreReplaced(StoreError):  # noqa: N818 - an event that readers wait for, named as the specification names it
     """The version of the store that was opened has been replaced and is gone; open it again."""
+
+
+class ConversionDiedError(StformatError, RuntimeError):
+    """The process that converted a slide died: killed, out of memory, or its machine lost."""
 
 
 class NoImageError(StformatError, LookupError):

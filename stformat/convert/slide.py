@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from stformat.errors import ImageCodecWarning, InputError, Problem
@@ -13,7 +14,7 @@ from stformat.store.commit import replace_store
 from stformat.store.image_codecs import IMAGE_CODECS, ImageCodec
 from stformat.store.writer import resume_slide
 
-__all__ = ["convert_slide"]
+__all__ = ["convert_slide", "convert_with", "parse_image_codec"]
 
 
 def convert_slide(
@@ -117,28 +118,78 @@ def convert_slide(
     'slide.zarr'
     """
     target = Path(target)
-    codec = _image_codec(image_codec)
-    report = silent if progress is None else progress
+    convert_with(
+        parse_image_codec(image_codec),
+        Path(source),
+        target,
+        kind=kind,
+        image=None if image is None else Path(image),
+        mpp=mpp,
+        slide_id=slide_id,
+        overwrite=overwrite,
+        resume=resume,
+        progress=silent if progress is None else progress,
+        options=metadata,
+    )
+    return target
+
+
+def convert_with(
+    codec: ImageCodec,
+    source: Path,
+    target: Path,
+    *,
+    kind: str,
+    slide_id: str | None,
+    overwrite: bool,
+    resume: bool,
+    progress: Progress,
+    options: Mapping[str, object],
+    image: Path | None = None,
+    mpp: float | None = None,
+) -> None:
+    """Convert one slide under a codec that is known; all else as `convert_slide`."""
     with replace_store(
         target,
         overwrite=overwrite,
         unfinished="keep" if resume else "discard",
-        progress=report,
+        progress=progress,
     ) as directory:
         record = read_slide(
-            Path(source),
+            source,
             kind=kind,
-            image=None if image is None else Path(image),
+            image=image,
             mpp=mpp,
             slide_id=slide_id,
             scratch=directory.parent,
-            options=metadata,
+            options=options,
         )
-        resume_slide(record, directory, codec=codec, progress=report)
-    return target
+        resume_slide(record, directory, codec=codec, progress=progress)
 
 
-def _image_codec(name: str) -> ImageCodec:
+def parse_image_codec(name: str) -> ImageCodec:
+    """Return the codec of a name, and warn of one that other tools do not have.
+
+    Parameters
+    ----------
+    name : str
+        As `convert_slide` takes it.
+
+    Returns
+    -------
+    ImageCodec
+        The codec.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+
+    Warns
+    -----
+    ImageCodecWarning
+        For ``"jpeg"``, in the name of the caller's caller.
+    """
     codec = IMAGE_CODECS.get(name)
     if codec is None:
         raise InputError(

@@ -38,7 +38,7 @@ from stformat.store.manifest import (
 from stformat.store.nodes import refusals_of
 from stformat.store.opened import parse_root_attribute, read_root
 
-__all__ = ["add_element", "partial_path", "replace_store", "seal_store"]
+__all__ = ["add_element", "discard_unfinished", "partial_path", "replace_store", "seal_store"]
 
 _WRITES_ONLY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
@@ -122,6 +122,32 @@ def replace_store(
                 with refusals_of(target):
                     raise
             raise
+
+
+def discard_unfinished(
+    target: str | os.PathLike[str], *, unfinished: Literal["discard", "keep"] = "discard"
+) -> None:
+    """Remove what a killed writer left beside a target, where no other will write to it.
+
+    Parameters
+    ----------
+    target : path
+        The store that was to be made; it stays as it is.
+    unfinished : {"discard", "keep"}, default: "discard"
+        What becomes of a hidden directory that has a journal, as for `replace_store`.
+
+    Raises
+    ------
+    StoreLockedError
+        If the writer lives.
+    StoreWriteError
+        If the file system refuses.
+    """
+    target = _checked_target(target)
+    partial = partial_path(target)
+    with refusals_of(target), writer_lock(target):
+        if unfinished == "discard" or not has_journal(partial):
+            remove(partial)
 
 
 def _publish(partial: Path, target: Path, *, replaces: bool, progress: Progress) -> None:
