@@ -56,36 +56,31 @@ def run_on_cluster(
     """
     name = f"stformat-{uuid4().hex}"
     with _connected(scheduler) as (client, distributed):
-        news: SimpleQueue[tuple[SlideTask, Any]] = SimpleQueue()
         stop = distributed.Event(name, client=client)
-        client.subscribe_topic(name, lambda event: news.put((tasks[event[1][0]], event[1][1])))
-        futures = {
-            client.submit(
-                _run_on_worker,
-                task,
-                index,
-                name,
-                key=f"{name}-{index}",
-                priority=-index,
-                pure=False,
-            ): task
-            for index, task in enumerate(tasks)
-        }
-        for future, task in futures.items():
-            future.add_done_callback(lambda done, task=task: news.put((task, done)))
-        n_left = len(tasks)
+        news: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        client.subscribe_topic(name, lambda logged: news.put(_step(*logged)))
+        pending: set[int] = set()
         try:
-            while n_left:
-                task, said = news.get()
-                if isinstance(said, ProgressEvent):
-                    report(task, said)
-                    continue
-                n_left -= 1
-                yield _outcome(task, said)
+            for index, task in enumerate(tasks):
+                key = f"{name}-{index}"
+                future = client.submit(
+                    _run_on_worker, task, index, name, key=key, priority=-index, pure=False
+                )
+                pending.add(index)
+                future.add_done_callback(lambda done, index=index: news.put((index, done)))
+            while pending:
+                index, said = news.get()
+                if not isinstance(said, ProgressEvent):
+                    pending.remove(index)
+                    yield _outcome(tasks[index], said)
+                elif index in pending:  # what a worker logs may come after its result
+                    report(tasks[index], said)
         except BaseException:
             stop.set()
-            while n_left:
-                n_left -= not isinstance(news.get()[1], ProgressEvent)
+            while pending:
+                index, said = news.get()
+                if not isinstance(said, ProgressEvent):
+                    pending.remove(index)
             raise
         finally:
             client.unsubscribe_topic(name)
@@ -140,8 +135,9 @@ def _run_on_worker(task: SlideTask, index: int, name: str) -> SlideOutcome | Non
         return None
 
 
-def _step(tasks: Sequence[SlideTask], logged: dict[str, Any]) -> tuple[SlideTask, ProgressEvent]:
-    return tasks[logged["index"]], ProgressEvent(**logged["step"])
+def _step(_time: float, logged: dict[str, Any]) -> tuple[int, ProgressEvent]:
+    """Return what a worker logged: the number of its slide, and the step."""
+    return logged["index"], ProgressEvent(**logged["step"])
 
 
 def _outcome(task: SlideTask, future: Any) -> SlideOutcome:  # noqa: ANN401 - distributed has no types
