@@ -7,9 +7,10 @@ from pathlib import Path
 
 from stformat.errors import InputError, Problem
 from stformat.sources._anndata_h5 import is_h5ad
+from stformat.sources._kinds import FoundSlide
 from stformat.sources._notes import named
 
-__all__ = ["HestFiles", "evidence", "find_slide"]
+__all__ = ["HestFiles", "evidence", "find_slide", "slides_in"]
 
 COUNTS, IMAGES, METADATA = "st", "wsis", "metadata"
 TISSUE, CELLS, XENIUM = "tissue_seg", "cellvit_seg", "xenium_seg"
@@ -118,6 +119,38 @@ def find_slide(path: Path, *, slide_id: str | None) -> HestFiles:
             raise _no_slide(root, f"{len(slides)} slides: {found}", "name one with slide_id=")
         raise _no_slide(root, f"the slides {found}", f"{slide_id!r} is none of them")
     return _files(root, slide_id)
+
+
+def slides_in(folder: Path) -> tuple[FoundSlide, ...]:
+    """List the slides of a folder: one an AnnData file of its ``st``.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder around ``st``, ``wsis`` and ``metadata``, or any other.
+
+    Returns
+    -------
+    tuple of FoundSlide
+        In the order of their identifiers.
+    """
+    root = _root(folder)
+    if root is None:
+        return ()
+    listed = []
+    for name in _slides(root):
+        files = _files(root, name)
+        images = () if files.image is None else (files.image,)
+        listed.append(
+            FoundSlide(
+                kind="hest",
+                path=root,
+                slide_id=name,
+                sample=name,
+                files=(files.counts, *images, *(path for _, path in files.outlines)),
+            )
+        )
+    return tuple(listed)
 
 
 def _root(path: Path) -> Path | None:

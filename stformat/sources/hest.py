@@ -22,7 +22,7 @@ from stformat.sources._anndata_matrix import Matrix, open_matrix, summarize
 from stformat.sources._anndata_tables import AnnDataParts, build_tables, read_labels
 from stformat.sources._bytes import source_file
 from stformat.sources._geoparquet import open_geoparquet, outlines_of
-from stformat.sources._hest_files import HestFiles, evidence, find_slide
+from stformat.sources._hest_files import HestFiles, evidence, find_slide, slides_in
 from stformat.sources._hest_metadata import HestMetadata, read_metadata
 from stformat.sources._hest_places import (
     PLACE_COLUMNS,
@@ -129,6 +129,7 @@ KIND = SourceKind(
     options=("pitch_um", "focal_plane"),
     looks_like=evidence,
     read=read_hest,
+    slides_in=slides_in,
 )
 """HEST-1k as a kind of source."""
 
