@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stformat.check.slide import check_store
-    from stformat.convert import convert_slide
+    from stformat.convert import CorpusReport, convert_slide, convert_slides
     from stformat.lazy.dataset import open_dataset
     from stformat.lazy.datatree import open_datatree
     from stformat.store.commit import seal_store
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
     from stformat.store.verify import verify_store
 
 __all__ = [
+    "CorpusReport",
     "Slide",
     "check_store",
     "convert_slide",
+    "convert_slides",
     "open_dataset",
     "open_datatree",
     "open_slide",
@@ -39,9 +41,11 @@ __all__ = [
 # Where each public name lives. Resolved on first use (PEP 562), so that `import stformat` costs
 # nothing and a program pays only for the parts that it calls.
 _HOMES = {
+    "CorpusReport": "stformat.convert",
     "Slide": "stformat.store.reader",
     "check_store": "stformat.check.slide",
     "convert_slide": "stformat.convert",
+    "convert_slides": "stformat.convert",
     "open_dataset": "stformat.lazy.dataset",
     "open_datatree": "stformat.lazy.datatree",
     "open_slide": "stformat.store.reader",

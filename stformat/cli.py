@@ -24,6 +24,7 @@ import typer
 from stformat.errors import ImageCodecWarning, Problem, StformatError, StoreExistsError
 
 if TYPE_CHECKING:
+    from stformat.convert.report import CorpusProgress
     from stformat.model import Progress
 
 __all__ = ["app", "main"]
@@ -63,8 +64,14 @@ Store = Annotated[Path, typer.Argument(help="A store: a directory made by stform
 
 @app.command()
 def convert(  # noqa: PLR0917 - typer reads one parameter an option
-    source: Annotated[Path, typer.Argument(help="Folder of one slide, or its count matrix.")],
-    target: Annotated[Path, typer.Argument(help="Directory to make, such as slide.zarr.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder of one slide, or its count matrix; or a tree of slides."),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(help="Directory to make, such as slide.zarr; or a folder of stores."),
+    ],
     kind: Annotated[str, typer.Option(help="Kind of source; auto recognises it.")] = "auto",
     image: Annotated[Path | None, typer.Option(help="Full-resolution image.")] = None,
     mpp: Annotated[float | None, typer.Option(help="Microns per pixel of the image.")] = None,
@@ -92,46 +99,87 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
         ImageCodecName,
         typer.Option(help="zstd, or blosc: lossless, larger, faster; jpeg: lossy, a tenth."),
     ] = ImageCodecName.ZSTD,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Convert every slide of a tree, so many at a time."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Convert every slide of a tree on the dask cluster at an address."),
+    ] = None,
     overwrite: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--overwrite", help="Replace an existing store, atomically.")
     ] = False,
     resume: Annotated[  # noqa: FBT002 - a flag of the command line
         bool,
         typer.Option(
-            "--resume", help="Keep what an interrupted conversion finished, and continue it."
+            "--resume",
+            help="Keep what an interrupted conversion finished, and continue it; of a tree, pass "
+            "over slides whose stores are of the same source and options.",
         ),
     ] = False,
     quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
     as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
-    """Convert one slide into a store; the store appears whole or not at all."""
-    from stformat.convert import convert_slide  # noqa: PLC0415 - see the head of the module
+    """Convert one slide, or with --workers or --scheduler every slide of a tree, into stores.
 
+    A store appears whole or not at all. Of a tree each slide goes to TARGET/<slide id>.zarr; the
+    exit code is 1 where some could not be converted, which keeps none of the others from it.
+    """
     given: dict[str, Any] = {"pitch_um": pitch_um, "labels": labels, "counts": counts}
     given |= {"bins": bins, "focal_plane": focal_plane, "species": species, "tissue": tissue}
+    given |= {"image": image, "mpp": mpp, "slide_id": slide_id}
     options = {name: value for name, value in given.items() if value is not None}
     if stain is not Stain.HE:
         options["stain"] = stain.value
+    options |= {"kind": kind, "image_codec": image_codec.value}
+    options |= {"overwrite": overwrite, "resume": resume}
+    if workers is None and scheduler is None:
+        _convert_slide(source, target, options, quiet=quiet, as_json=as_json)
+    else:
+        options |= {"workers": workers, "scheduler": scheduler}
+        _convert_slides(source, target, options, quiet=quiet, as_json=as_json)
+
+
+def _convert_slide(
+    source: Path, target: Path, options: dict[str, Any], *, quiet: bool, as_json: bool
+) -> None:
+    from stformat.convert import convert_slide  # noqa: PLC0415 - see the head of the module
+
     with (
         _told_warnings(),
         _shown_progress(quiet=quiet or as_json) as progress,
         _told_interruption(),
     ):
-        path = convert_slide(
-            source,
-            target,
-            kind=kind,
-            image=image,
-            mpp=mpp,
-            slide_id=slide_id,
-            overwrite=overwrite,
-            resume=resume,
-            image_codec=image_codec.value,
-            progress=progress,
-            **options,
-        )
+        path = convert_slide(source, target, progress=progress, **options)
     if not quiet:
         _print_summary(path, as_json=as_json)
+
+
+def _convert_slides(
+    tree: Path, out: Path, options: dict[str, Any], *, quiet: bool, as_json: bool
+) -> None:
+    from stformat.convert import convert_slides  # noqa: PLC0415 - see the head of the module
+
+    with (
+        _told_warnings(),
+        _shown_corpus_progress(quiet=quiet or as_json) as progress,
+        _told_interruption(),
+    ):
+        report = convert_slides(tree, out, progress=progress, **options)
+    for outcome in report.failed:
+        name = outcome.slide_id or outcome.source
+        text = " | ".join(str(problem) for problem in outcome.problems)
+        typer.echo(f"stformat: {name}: {text}", err=True)
+    if as_json:
+        _print_json(report.to_json())
+    elif not quiet:
+        typer.echo(
+            f"{out}: {len(report.converted)} converted, {len(report.skipped)} skipped, "
+            f"{len(report.failed)} failed"
+        )
+    if report.failed:
+        raise typer.Exit(FOUND_PROBLEMS)
 
 
 @app.command()
@@ -344,6 +392,20 @@ def _shown_progress(*, quiet: bool) -> Iterator[Progress | None]:
     from stformat.view.progress import shown_progress  # noqa: PLC0415 - see the head of the module
 
     with shown_progress() as progress:
+        yield progress
+
+
+@contextmanager
+def _shown_corpus_progress(*, quiet: bool) -> Iterator[CorpusProgress | None]:
+    """Show slides as bars on a terminal, as one line a slide elsewhere, not at all when quiet."""
+    if quiet:
+        yield None
+        return
+    from stformat.view.corpus_progress import (  # noqa: PLC0415 - see the head of the module
+        shown_corpus_progress,
+    )
+
+    with shown_corpus_progress() as progress:
         yield progress
 
 

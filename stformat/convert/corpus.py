@@ -142,11 +142,16 @@ def convert_slides(
         if scheduler is None
         else run_on_cluster(plan.tasks, scheduler=scheduler, report=count.step)
     )
-    outcomes = []
-    with closing(run):
-        for outcome in run:
-            outcomes.append(outcome)
-            count.end(outcome)
+    outcomes: list[SlideOutcome] = []
+    try:
+        with closing(run):
+            for outcome in run:
+                outcomes.append(outcome)
+                count.end(outcome)
+    except BaseException as error:
+        done = f"{len(outcomes)} of {len(plan.tasks)} slides had ended"
+        error.add_note(f"{done}; run it again to resume with the others")
+        raise
     outcomes.sort(key=lambda outcome: str(outcome.slide_id))
     return CorpusReport(slides=(*plan.refused, *outcomes))
 
