@@ -10,6 +10,7 @@ from __future__ import annotations
 from stformat.kernels._counts import densify, normalize_log1p, normalize_log1p_inplace, row_sums
 from stformat.kernels._floats import tiles_to_float
 from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
+from stformat.kernels._lzw import codes_after_clear_are_bytes
 from stformat.kernels._moments import GeneMoments, gene_moments
 from stformat.kernels._pooling import pool_bins
 from stformat.kernels._text import CountRows, parse_count_rows
@@ -19,6 +20,7 @@ __all__ = [
     "CountRows",
     "GeneMoments",
     "WarmKernel",
+    "codes_after_clear_are_bytes",
     "densify",
     "downsample_2x2",
     "gather_tiles",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "codes_after_clear_are_bytes",
     "count_moments",
     "densify",
     "densify_log1p",
@@ -243,6 +244,32 @@ def _first_beyond_int32(data: Array, indptr: Array, group: Array, totals: Array)
         if group[row] >= 0 and (values != values.astype(np.int32)).any():
             is_beyond[group[row]] = True
     return int(np.argmax(is_beyond)) if is_beyond.any() else -1
+
+
+def codes_after_clear_are_bytes(data: Array) -> bool:
+    """Walk over LZW codes; whether the first after each clear code is below 256.
+
+    Codes begin with 9 bits and get longer, up to 12, one entry before the table could need it: it
+    has 258 entries after a clear code, and one more with each code after the first.
+    """
+    bits = "".join(format(byte, "08b") for byte in data.tolist())
+    at, n_entries, is_first = 0, 258, True
+    while True:
+        length = next(n for n in (9, 10, 11, 12) if n_entries < 2**n - 1 or n == 12)
+        if at + length > len(bits):
+            return True
+        code = int(bits[at : at + length], 2)
+        at += length
+        if code == 256:
+            n_entries, is_first = 258, True
+        elif code == 257:
+            return True
+        elif is_first:
+            if code > 257:
+                return False
+            is_first = False
+        else:
+            n_entries += 1
 
 
 def parse_count_rows(  # noqa: PLR0917 - called by position, as its twin

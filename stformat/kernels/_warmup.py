@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stformat.kernels._counts import densify, normalize_log1p, normalize_log1p_inplace, row_sums
 from stformat.kernels._floats import tiles_to_float
 from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
+from stformat.kernels._lzw import codes_after_clear_are_bytes
 from stformat.kernels._moments import gene_moments
 from stformat.kernels._pooling import pool_bins
 from stformat.kernels._text import parse_count_rows
@@ -103,6 +104,11 @@ def _calls() -> Iterator[tuple[str, tuple[type[np.generic], ...], _Call]]:
         "tiles_to_float",
         SAMPLES,
         lambda t: [tiles_to_float(_pixels(t), dtype=dtype) for dtype in (np.float32, np.float16)],
+    )
+    yield (
+        "codes_after_clear_are_bytes",
+        (np.uint8,),
+        lambda _: codes_after_clear_are_bytes(np.zeros(2, np.uint8)),
     )
     yield (
         "parse_count_rows",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.errors import ImageError
+from stformat.kernels import codes_after_clear_are_bytes
 from stformat.scratch import scratch_array
 from stformat.sources._ccitt import CcittError, decode_ccitt
 from stformat.sources._image_file import InputFile, image_error
@@ -246,11 +247,7 @@ def _place(file: InputFile, start: int) -> str:
 
 def _check_lzw(data: bytearray | mmap, where: str) -> None:
     """Refuse data that the decoder would not survive."""
-    from stformat.sources._lzw import (  # noqa: PLC0415 - numba is dear, and LZW not the rule
-        codes_after_clear_are_bytes,
-    )
-
-    if not codes_after_clear_are_bytes(data):
+    if not codes_after_clear_are_bytes(np.frombuffer(data, np.uint8)):
         raise image_error("corrupt", where, "lzw data must decode", "a code of an empty table")
 
 

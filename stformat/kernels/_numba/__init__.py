@@ -27,12 +27,14 @@ from stformat.kernels._numba.images import (
     resample_finer,
     scatter_chunk,
 )
+from stformat.kernels._numba.lzw import codes_after_clear_are_bytes
 from stformat.kernels._numba.pooling import pool_bins
 from stformat.kernels._numba.sums import count_moments, value_moments
 from stformat.kernels._numba.text import parse_count_rows
 from stformat.kernels._pool import run_blocks
 
 __all__ = [
+    "codes_after_clear_are_bytes",
     "count_moments",
     "densify",
     "densify_log1p",
