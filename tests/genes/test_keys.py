@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stformat.genes.keys import key_kind, parse_ensembl, split_ids_and_names, unique_keys
+from stformat.genes.keys import (
+    key_kind,
+    parse_ensembl,
+    split_genome,
+    split_ids_and_names,
+    unique_keys,
+)
 
 NAMES = st.lists(
     st.builds(
@@ -64,3 +70,20 @@ def test_kind_of_key_is_that_of_most_columns():
     assert key_kind(gene_id) == "gene_id"
     assert key_kind(gene_id[1:]) == "gene_name"
     assert key_kind(gene_id[:0]) == "gene_name"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hg38_ERBB2", ("hg38", "ERBB2")),
+        ("mm10_Erbb2", ("mm10", "Erbb2")),
+        ("GRCh38______ENSG00000141736", ("GRCh38", "ENSG00000141736")),
+        ("GRCm39_a_b", ("GRCm39", "a_b")),
+        ("hg38_", (None, "hg38_")),
+        ("HG38_ERBB2", (None, "HG38_ERBB2")),
+        ("RP11_206L10.2", (None, "RP11_206L10.2")),
+        ("ERBB2", (None, "ERBB2")),
+    ],
+)
+def test_genome_before_a_name(name, expected):
+    assert split_genome(name) == expected

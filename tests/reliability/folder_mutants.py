@@ -19,10 +19,12 @@ from stformat.errors import InputError
 from stformat.testing import (
     HestQuirks,
     LegacyStQuirks,
+    StimageQuirks,
     VisiumQuirks,
     make_slide,
     write_hest,
     write_legacy_st,
+    write_stimage,
     write_visium,
 )
 
@@ -63,6 +65,14 @@ def seeds(directory):
                 has_image=False, layout="csc", cells="geojson", tissue="holes",
                 metadata="catalogue", gene_columns="visium", n_antibodies=2,
             ),
+        ),
+        write_stimage(
+            square, directory / "stimage", image_format="png",
+            quirks=StimageQuirks(labels="header", n_prefixed_genes=2),
+        ),
+        write_stimage(
+            hexagonal, directory / "stimage-gz", image_format=None,
+            quirks=StimageQuirks(technology="Visium", is_compressed=True, numbers="mixed"),
         ),
     ]  # fmt: skip
 

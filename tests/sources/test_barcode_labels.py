@@ -129,3 +129,15 @@ def test_labels_must_be_a_file(slide, tmp_path):
     write_visium(slide, tmp_path)
     problem = refused(InputError, tmp_path, options={"labels": tmp_path})
     assert problem.code == "option.path"
+
+
+def test_rows_that_repeat_and_other_names_of_spots(tmp_path):
+    path = tmp_path / "anno.csv"
+    path.write_text(",label\nS_1x1,a\nS_1x2,b\nS_1x1,a\n1x3,c\n")
+    names, aliases = ["S_1x1", "S_1x2", "S_1x3"], ["1x1", "1x2", "1x3"]
+    found, notes = read_barcode_labels(path, names, slide_id="S", aliases=aliases)
+    assert found["label"].tolist() == ["a", "b", "c"]
+    assert [(note.code, note.count) for note in notes] == [("labels.repeated", 1)]
+    path.write_text(path.read_text().replace("S_1x1,a\n1x3", "S_1x1,z\n1x3"))
+    with pytest.raises(PositionsError, match="S_1x1 more than once"):
+        read_barcode_labels(path, names, slide_id="S", aliases=aliases)

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stformat.sources._lattice import fit_lattice, lattice_step, nearest_distance
+from stformat.sources._lattice import (
+    fit_lattice,
+    hexagonal_pitch,
+    lattice_step,
+    nearest_distance,
+)
+from stformat.sources._positions import read_positions
+from stformat.sources._visium_grid import fit_grid
 
 
 def grid(n_columns, n_rows):
@@ -75,3 +82,38 @@ def test_pitch_is_the_mean_over_both_axes_of_the_array():
     # Sheared: lengths of the images of the array's axes, not of the pixels' axes.
     linear = np.array([[30.0, 40.0], [0.0, 70.0]])
     assert fit_lattice(array_xy, array_xy @ linear, step=1.0).pitch_px == pytest.approx(60.0)
+
+
+@given(
+    angle=st.floats(0, 2 * np.pi),
+    pitch=st.floats(5, 1000),
+    stretch=st.floats(0.96, 1.04),
+    mirror=st.sampled_from([1.0, -1.0]),
+    seed=st.integers(0, 99),
+)
+def test_rows_of_a_hexagonal_array_are_told_without_its_places(angle, pitch, stretch, mirror, seed):
+    column, row = np.meshgrid(np.arange(14), np.arange(12))
+    points = np.stack([column + row % 2 / 2, row * np.sqrt(3) / 2 * stretch], -1).reshape(-1, 2)
+    points = points[np.random.default_rng(seed).random(len(points)) < 0.9]
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    found, deviation = hexagonal_pitch(points * [mirror, 1.0] @ turn * pitch)
+    assert found == pytest.approx(pitch, rel=1e-6)
+    assert deviation == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("points", [grid(9, 9), grid(3, 2), np.zeros((20, 2))])
+def test_what_is_no_hexagonal_array_has_no_such_pitch(points):
+    assert hexagonal_pitch(points) is None
+
+
+@pytest.mark.parametrize(
+    "folder", ["humanpilot_151673", "visium_cytassist_perik", "visium_11mm_spatialshiny_nocounts"]
+)
+def test_pitch_of_published_slides_without_their_places(real_data, folder):
+    (path,) = (real_data / folder).rglob("*tissue_positions*")
+    positions = read_positions(path)
+    places = np.stack([positions.array_col, positions.array_row], axis=1)
+    fitted = fit_grid(places, positions.xy, None)
+    found, deviation = hexagonal_pitch(positions.xy[positions.in_tissue])
+    assert found == pytest.approx(fitted.pitch_px, rel=2e-4)
+    assert deviation < 0.005
