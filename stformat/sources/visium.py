@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.errors import InputError, PositionsError, Problem
-from stformat.model import Note, SlideRecord, SourceFile, Spots
+from stformat.model import Note, SlideRecord, SourceFile, Spots, Table
 from stformat.sources._barcode_labels import read_barcode_labels
 from stformat.sources._bytes import source_file
 from stformat.sources._counts_10x import FeatureCounts
@@ -105,14 +105,7 @@ def read_visium(request: SourceRequest) -> SlideRecord:
         diameter_um=scale.diameter_um,
         annotations=annotations,
     )
-    matrix = counts.matrix
-    if len(joined.count_rows) < matrix.shape[0]:
-        matrix = matrix[joined.count_rows]
-    tables, gene_notes = build_tables(
-        counts.features,
-        spots,
-        lambda columns: counts_of(matrix if columns is None else matrix[:, columns]),
-    )
+    tables, gene_notes = _tables(counts, joined.count_rows, spots)
     species = {"species": species_of(counts.features)}
     return SlideRecord(
         slide_id=slide_id,
@@ -185,6 +178,19 @@ def _read_parts(request: SourceRequest) -> _Parts:
 def _read_counts(choice: CountsChoice) -> FeatureCounts:
     source = choice.source
     return read_counts_h5(source) if isinstance(source, Path) else read_counts_mtx(source)
+
+
+def _tables(
+    counts: FeatureCounts, rows: NDArray[np.int64], spots: Spots
+) -> tuple[tuple[Table, ...], tuple[Note, ...]]:
+    matrix = counts.matrix
+    if len(rows) < matrix.shape[0]:
+        matrix = matrix[rows]
+    return build_tables(
+        counts.features,
+        spots,
+        lambda columns: counts_of(matrix if columns is None else matrix[:, columns]),
+    )
 
 
 def _choice_notes(choice: CountsChoice) -> tuple[Note, ...]:

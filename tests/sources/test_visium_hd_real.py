@@ -35,7 +35,11 @@ CONVERTED = [
         [("square_024um", 2514, 100, 48346, 132231)],
     ),
     ("visiumio", None, [("square_002um", 10, 10, 0, 0)]),
-    ("visiumio/binned_outputs/square_002um", "2,8", [("square_002um", 10, 10, 0, 0), ("square_008um", 10, 10, 0, 0)]),
+    (
+        "visiumio/binned_outputs/square_002um",
+        "2,8",
+        [("square_002um", 10, 10, 0, 0), ("square_008um", 10, 10, 0, 0)],
+    ),
 ]  # fmt: skip
 
 
