@@ -20,12 +20,14 @@ from stformat.testing import (
     HestQuirks,
     LegacyStQuirks,
     StimageQuirks,
+    VisiumHdQuirks,
     VisiumQuirks,
     make_slide,
     write_hest,
     write_legacy_st,
     write_stimage,
     write_visium,
+    write_visium_hd,
 )
 
 MEMORY = 512 * 2**20
@@ -38,6 +40,9 @@ def seeds(directory):
     square = make_slide(height=300, width=300, n_genes=12, pitch_px=60.0, seed=3)
     hexagonal = make_slide(
         height=300, width=300, n_genes=12, pitch_px=60.0, seed=3, lattice="hexagonal"
+    )
+    bins = make_slide(
+        height=200, width=200, n_genes=12, pitch_px=7.0, seed=3, jitter=0.0, array_shape=(16, 18)
     )
     return [
         write_legacy_st(square, directory / "her2st", image_format="png"),
@@ -73,6 +78,16 @@ def seeds(directory):
         write_stimage(
             hexagonal, directory / "stimage-gz", image_format=None,
             quirks=StimageQuirks(technology="Visium", is_compressed=True, numbers="mixed"),
+        ),
+        write_visium_hd(
+            bins, directory / "hd",
+            quirks=VisiumHdQuirks(sizes_um=(8, 16), images="none", cells="numbers"),
+        ),
+        write_visium_hd(
+            bins, directory / "hd-mtx",
+            quirks=VisiumHdQuirks(
+                sizes_um=(8,), counts="mtx", positions="csv", images="none", cells="names"
+            ),
         ),
     ]  # fmt: skip
 

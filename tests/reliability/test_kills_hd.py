@@ -47,7 +47,7 @@ def test_killed_at_a_step_and_resumed(site, step):
     assert site.names() == ["slide.zarr"]
 
 
-@pytest.mark.counts(6, 30, 300)
+@pytest.mark.counts(3, 30, 300)
 def test_killed_at_any_time_and_resumed(site, n):
     """In the middle of any of its tables, some of which are finished by then."""
     began = time.monotonic()
