@@ -1,6 +1,7 @@
 """Both layouts of a count matrix against SciPy."""
 
 import dataclasses
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from stformat import row_order
-from stformat.errors import CountsError
+from stformat.errors import CountsError, StoreWriteError
 from stformat.model import Counts
 from stformat.row_order import ordered_blocks
 from stformat.spill import Spill
@@ -183,3 +184,17 @@ def test_progress_names_its_steps_in_order(tmp_path):
         done = [event.done for event in events if event.step == step]
         assert done == sorted(done)
         assert (done[0], done[-1]) == (0, total)
+
+
+def test_too_little_room_on_disk_is_said_before_counts_are_read(tmp_path, monkeypatch):
+    matrix = random_matrix((50, 40), np.int32, 1)
+    unread = dataclasses.replace(
+        make_counts(matrix), nnz=matrix.nnz, iter_blocks=lambda: pytest.fail("counts were read")
+    )
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=matrix.nnz))
+    with pytest.raises(StoreWriteError) as caught:
+        write_counts(tmp_path / "X", tmp_path / "G", unread, np.arange(50), memory_bytes=100)
+    assert caught.value.problems[0].code == "scratch.space"
+    known = dataclasses.replace(make_counts(matrix), nnz=matrix.nnz)
+    write_counts(tmp_path / "X", tmp_path / "G", known, np.arange(50))
