@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stformat.check.slide import check_store
     from stformat.convert import CorpusReport, convert_slide, convert_slides
+    from stformat.convert.spatialdata_object import from_spatialdata
     from stformat.lazy.dataset import open_dataset
     from stformat.lazy.datatree import open_datatree
     from stformat.store.commit import seal_store
@@ -31,6 +32,7 @@ __all__ = [
     "check_store",
     "convert_slide",
     "convert_slides",
+    "from_spatialdata",
     "open_dataset",
     "open_datatree",
     "open_slide",
@@ -46,6 +48,7 @@ _HOMES = {
     "check_store": "stformat.check.slide",
     "convert_slide": "stformat.convert",
     "convert_slides": "stformat.convert",
+    "from_spatialdata": "stformat.convert.spatialdata_object",
     "open_dataset": "stformat.lazy.dataset",
     "open_datatree": "stformat.lazy.datatree",
     "open_slide": "stformat.store.reader",

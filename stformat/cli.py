@@ -88,6 +88,18 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
     slide_id: Annotated[
         str | None, typer.Option(help="Identifier; selects one of several samples.")
     ] = None,
+    table: Annotated[
+        str | None, typer.Option(help="Only table to take of a SpatialData container.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Only shapes to take of a SpatialData container.")
+    ] = None,
+    image_element: Annotated[
+        str | None, typer.Option(help="Image to take of a SpatialData container with several.")
+    ] = None,
+    coordinate_system: Annotated[
+        str | None, typer.Option(help="Coordinate system that places SpatialData elements.")
+    ] = None,
     stain: Annotated[Stain, typer.Option(help="Brightfield H&E or fluorescence.")] = Stain.HE,
     focal_plane: Annotated[
         int | None,
@@ -128,7 +140,8 @@ def convert(  # noqa: PLR0917 - typer reads one parameter an option
     """
     given: dict[str, Any] = {"pitch_um": pitch_um, "labels": labels, "counts": counts}
     given |= {"bins": bins, "focal_plane": focal_plane, "species": species, "tissue": tissue}
-    given |= {"image": image, "mpp": mpp, "slide_id": slide_id}
+    given |= {"image": image, "mpp": mpp, "slide_id": slide_id, "table": table, "region": region}
+    given |= {"image_element": image_element, "coordinate_system": coordinate_system}
     options = {name: value for name, value in given.items() if value is not None}
     if stain is not Stain.HE:
         options["stain"] = stain.value

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from stformat.errors import InputError, Problem, UnknownSourceError
 from stformat.model import SlideRecord
-from stformat.sources import hest, legacy_st, stimage, visium, visium_hd
+from stformat.sources import hest, legacy_st, spatialdata_zarr, stimage, visium, visium_hd
 from stformat.sources._kinds import (
     DESCRIPTOR_OPTIONS,
     FoundSlide,
@@ -25,6 +25,7 @@ __all__ = ["KINDS", "FoundSlide", "Listing", "check_options", "list_slides", "re
 KINDS: tuple[SourceKind, ...] = (
     hest.KIND,
     legacy_st.KIND,
+    spatialdata_zarr.KIND,
     stimage.KIND,
     visium.KIND,
     visium_hd.KIND,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from stformat.model import SourceFile
 
-__all__ = ["source_file"]
+__all__ = ["source_directory", "source_file"]
 
 _BLOCK = 1 << 20
 
@@ -49,4 +50,43 @@ def source_file(path: Path) -> SourceFile:
         while n_read := stream.readinto(block):
             digest.update(view[:n_read])
             size += n_read
+    return SourceFile(name=path.name, size=size, sha256=digest.hexdigest())
+
+
+def source_directory(path: Path, parts: Iterable[str]) -> SourceFile:
+    """Describe parts of a directory that is one source, such as a Zarr store.
+
+    Parameters
+    ----------
+    path : Path
+        The directory.
+    parts : iterable of str
+        Files and directories in it that the source is made of.
+
+    Returns
+    -------
+    SourceFile
+        The name of the directory, the size of all files of the parts, and the SHA-256 of one line
+        a file, ascending by path: its digest, a space, its path from the directory and a line feed.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    files = sorted(
+        {
+            file
+            for part in parts
+            for file in ([path / part] if (path / part).is_file() else (path / part).rglob("*"))
+            if file.is_file()
+        },
+        key=lambda file: file.relative_to(path).as_posix().encode(),
+    )
+    digest = hashlib.sha256()
+    size = 0
+    for file in files:
+        source = source_file(file)
+        digest.update(f"{source.sha256} {file.relative_to(path).as_posix()}\n".encode())
+        size += source.size
     return SourceFile(name=path.name, size=size, sha256=digest.hexdigest())

@@ -72,6 +72,9 @@ class GeoParquet:
     index_kind: OutlineColumn | None
     """Type of the index, where it is a column of text or numbers."""
 
+    range_index: tuple[int, int]
+    """First number and step of an index that is no column."""
+
     columns: Mapping[str, OutlineColumn]
     """Other columns that are text, numbers or truth values, by name."""
 
@@ -140,6 +143,7 @@ def open_geoparquet(path: Path) -> GeoParquet:
             geometry=geometry,
             index=the_index,
             index_kind=kinds.get(the_index) if the_index else None,
+            range_index=_range(pandas.get("index_columns", [])),
             columns={name: kind for name, kind in others.items() if kind is not None},
             left_out=tuple(name for name, kind in others.items() if kind is None),
         )
@@ -219,6 +223,14 @@ def transformed(geometry: NDArray[np.object_], affine: NDArray[np.float64]) -> N
         geometry, lambda xy: xy @ affine[:2, :2].T + affine[:2, 2]
     )
     return moved
+
+
+def _range(index_columns: list[Any]) -> tuple[int, int]:
+    """Read what pandas says of an index of numbers at equal distances."""
+    for column in index_columns:
+        if isinstance(column, dict) and column.get("kind") == "range":
+            return int(column["start"]), int(column["step"])
+    return 0, 1
 
 
 def _kind(file: parquet.ParquetFile, name: str) -> OutlineColumn | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from typing import Any
 
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from stformat.testing.legacy_st import (
     LegacyStQuirks,
     write_legacy_st,
 )
+from stformat.testing.spatialdata_container import SpatialDataQuirks, write_spatialdata
 from stformat.testing.stimage import StimageQuirks, write_stimage
 from stformat.testing.synthetic import SyntheticSlide, make_slide
 from stformat.testing.visium import VisiumQuirks, write_visium
@@ -25,6 +25,7 @@ from stformat.testing.visium_hd import VisiumHdQuirks, write_visium_hd
 __all__ = [
     "HestSample",
     "LegacyStSample",
+    "SpatialDataSample",
     "StimageSample",
     "VisiumHdSample",
     "VisiumSample",
@@ -33,10 +34,12 @@ __all__ = [
     "legacy_st_quirks",
     "legacy_st_samples",
     "slides",
-    "visium_hd_quirks",
-    "visium_hd_samples",
+    "spatialdata_quirks",
+    "spatialdata_samples",
     "stimage_quirks",
     "stimage_samples",
+    "visium_hd_quirks",
+    "visium_hd_samples",
     "visium_quirks",
     "visium_samples",
 ]
@@ -274,66 +277,6 @@ def hest_samples(draw: st.DrawFn) -> HestSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StimageSample:
-    """A slide and how its files in the layout of STimage-1K4M are written."""
-
-    slide: SyntheticSlide
-    """The slide."""
-
-    quirks: StimageQuirks
-    """How the files depart from the plainest."""
-
-    image_format: ImageFormat | None
-    """How the image is stored; lossless or not at all."""
-
-    def write(self, folder: Path) -> Path:
-        """Write the files into a folder and return it."""
-        return write_stimage(self.slide, folder, image_format=self.image_format, quirks=self.quirks)
-
-
-def stimage_quirks() -> st.SearchStrategy[StimageQuirks]:
-    """Any mixture of quirks that leaves a slide of `stimage_samples` readable."""
-    few = st.integers(0, _MOST_MISSING)
-    return st.builds(
-        StimageQuirks,
-        technology=st.sampled_from(["ST", "Visium", "VisiumHD"]),
-        layout=st.sampled_from(["tree", "flat"]),
-        spot_names=st.sampled_from(["x", "float"]),
-        prefixed=st.sampled_from(["both", "coord", "count", "neither"]),
-        numbers=st.sampled_from(["float", "integer", "mixed", "exponent"]),
-        has_fractions=st.booleans(),
-        is_compressed=st.booleans(),
-        has_crlf=st.booleans(),
-        has_quotes=st.booleans(),
-        has_corner=st.booleans(),
-        has_last_newline=st.booleans(),
-        has_blank_lines=st.booleans(),
-        n_prefixed_genes=st.integers(0, 1),
-        n_repeated_genes=st.integers(0, 1),
-        n_spots_without_counts=few,
-        n_counts_without_spot=few,
-        is_shuffled=st.booleans(),
-        is_off_image=st.booleans(),
-        labels=st.sampled_from(["none", "header", "headerless"]),
-        n_unlabelled=few,
-        has_repeated_label=st.booleans(),
-        meta=st.sampled_from(["none", "csv", "tsv", "corrected"]),
-    )
-
-
-@st.composite
-def stimage_samples(draw: st.DrawFn) -> StimageSample:
-    """Slides of `slides` or, of Visium, of `visium_samples`, and their files."""
-    quirks = draw(stimage_quirks())
-    is_visium = quirks.technology == "Visium"
-    return StimageSample(
-        slide=draw(visium_samples()).slide if is_visium else draw(slides()),
-        quirks=quirks,
-        image_format=draw(st.sampled_from([None, "png", "tiff-tiled", "tiff-striped"])),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VisiumHdSample:
     """A slide and how Space Ranger's Visium HD outputs of it are written."""
 
@@ -403,3 +346,108 @@ def visium_hd_samples(draw: st.DrawFn) -> VisiumHdSample:
         "jitter": 0.0,
     }
     return VisiumHdSample(arguments=arguments, quirks=draw(visium_hd_quirks()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StimageSample:
+    """A slide and how its files in the layout of STimage-1K4M are written."""
+
+    slide: SyntheticSlide
+    """The slide."""
+
+    quirks: StimageQuirks
+    """How the files depart from the plainest."""
+
+    image_format: ImageFormat | None
+    """How the image is stored; lossless or not at all."""
+
+    def write(self, folder: Path) -> Path:
+        """Write the files into a folder and return it."""
+        return write_stimage(self.slide, folder, image_format=self.image_format, quirks=self.quirks)
+
+
+def stimage_quirks() -> st.SearchStrategy[StimageQuirks]:
+    """Any mixture of quirks that leaves a slide of `stimage_samples` readable."""
+    few = st.integers(0, _MOST_MISSING)
+    return st.builds(
+        StimageQuirks,
+        technology=st.sampled_from(["ST", "Visium", "VisiumHD"]),
+        layout=st.sampled_from(["tree", "flat"]),
+        spot_names=st.sampled_from(["x", "float"]),
+        prefixed=st.sampled_from(["both", "coord", "count", "neither"]),
+        numbers=st.sampled_from(["float", "integer", "mixed", "exponent"]),
+        has_fractions=st.booleans(),
+        is_compressed=st.booleans(),
+        has_crlf=st.booleans(),
+        has_quotes=st.booleans(),
+        has_corner=st.booleans(),
+        has_last_newline=st.booleans(),
+        has_blank_lines=st.booleans(),
+        n_prefixed_genes=st.integers(0, 1),
+        n_repeated_genes=st.integers(0, 1),
+        n_spots_without_counts=few,
+        n_counts_without_spot=few,
+        is_shuffled=st.booleans(),
+        is_off_image=st.booleans(),
+        labels=st.sampled_from(["none", "header", "headerless"]),
+        n_unlabelled=few,
+        has_repeated_label=st.booleans(),
+        meta=st.sampled_from(["none", "csv", "tsv", "corrected"]),
+    )
+
+
+@st.composite
+def stimage_samples(draw: st.DrawFn) -> StimageSample:
+    """Slides of `slides` or, of Visium, of `visium_samples`, and their files."""
+    quirks = draw(stimage_quirks())
+    is_visium = quirks.technology == "Visium"
+    return StimageSample(
+        slide=draw(visium_samples()).slide if is_visium else draw(slides()),
+        quirks=quirks,
+        image_format=draw(st.sampled_from([None, "png", "tiff-tiled", "tiff-striped"])),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpatialDataSample:
+    """A slide and how its SpatialData container is written."""
+
+    slide: SyntheticSlide
+    """The slide."""
+
+    quirks: SpatialDataQuirks
+    """How the container departs from the plainest."""
+
+    def write(self, folder: Path) -> Path:
+        """Write the container into a folder and return its path."""
+        return write_spatialdata(self.slide, folder / "slide.zarr", quirks=self.quirks)
+
+
+def spatialdata_quirks() -> st.SearchStrategy[SpatialDataQuirks]:
+    """Any mixture of quirks that leaves a slide of `slides` readable."""
+    few = st.integers(0, _MOST_MISSING)
+    return st.builds(
+        SpatialDataQuirks,
+        shapes=st.sampled_from(["circles", "squares", "polygons"]),
+        layout=st.sampled_from(["csr", "csc", "dense"]),
+        value_type=st.sampled_from(["float32", "int64", "uint16"]),
+        has_text_index=st.booleans(),
+        image=st.sampled_from(["none", "single", "multiscale"]),
+        pixel_type=st.sampled_from(["uint8", "uint16"]),
+        chunk_px=st.tuples(st.integers(7, 60), st.integers(7, 60)),
+        placement=st.sampled_from(["identity", "scale", "affine", "sequence"]),
+        system=st.sampled_from(["global", "V1-A1"]),
+        has_microns=st.booleans(),
+        has_array=st.booleans(),
+        is_shuffled=st.booleans(),
+        n_rows_without_shape=few,
+        n_shapes_without_row=few,
+        has_outlines=st.booleans(),
+        has_others=st.booleans(),
+        container=st.sampled_from(["0.1", "0.2"]),
+    )
+
+
+def spatialdata_samples() -> st.SearchStrategy[SpatialDataSample]:
+    """Slides and their containers."""
+    return st.builds(SpatialDataSample, slide=slides(), quirks=spatialdata_quirks())
