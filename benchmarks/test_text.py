@@ -17,6 +17,7 @@ import pytest
 from stformat.sources._spilled_counts import spill_counts_text
 
 N_COLUMNS = 18_085
+ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,8 @@ class TextLayout:
 
 
 LAYOUTS = [
-    TextLayout(name="visium", n_rows=3000, share=0.15),
-    TextLayout(name="visium-hd", n_rows=3000, share=0.02),
+    TextLayout(name="visium", n_rows=1000, share=0.15),
+    TextLayout(name="visium-hd", n_rows=1000, share=0.02),
     TextLayout(name="visium-gz", n_rows=1000, share=0.15, suffix=".csv.gz"),
 ]
 
@@ -46,7 +47,7 @@ LAYOUTS = [
 @pytest.fixture(scope="module", params=LAYOUTS, ids=[layout.name for layout in LAYOUTS])
 def matrix(request, tmp_path_factory, pytestconfig) -> Path:
     layout = request.param
-    is_measured = not pytestconfig.getoption("benchmark_disable")
+    is_measured = pytestconfig.getoption("benchmark_enable")
     random = np.random.default_rng(0)
     lines = ["," + ",".join(f"G{column}" for column in range(N_COLUMNS))]
     for row in range(layout.n_rows if is_measured else 20):
@@ -67,12 +68,14 @@ def dense(path: Path) -> np.ndarray:
 
 def test_stformat(benchmark, matrix):
     benchmark.extra_info["bytes"] = matrix.stat().st_size
-    spilled = benchmark(spill_counts_text, matrix, scratch=None)
+    spilled = benchmark.pedantic(
+        spill_counts_text, args=(matrix,), kwargs={"scratch": None}, rounds=ROUNDS, warmup_rounds=1
+    )
     assert len(spilled.column_names) == N_COLUMNS
 
 
 def test_pandas(benchmark, matrix):
     benchmark.extra_info["bytes"] = matrix.stat().st_size
-    table = benchmark(pd.read_csv, matrix, index_col=0)
+    table = benchmark.pedantic(pd.read_csv, args=(matrix,), kwargs={"index_col": 0}, rounds=ROUNDS)
     if benchmark.disabled:
         np.testing.assert_array_equal(dense(matrix), table.to_numpy())
