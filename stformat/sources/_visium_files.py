@@ -177,10 +177,11 @@ def slides_in(folder: Path) -> tuple[FoundSlide, ...]:
     outputs = outputs_of(folder)
     if hd_sign(outputs):
         return ()
-    files = scan_folder(outputs)
-    in_hdf5 = [choice for choice in files.counts if isinstance(choice.source, Path)]
-    if not files.positions and not in_hdf5:
+    # Before the search for matrices, which goes into folders below: they may be slides themselves.
+    has_positions = any(map(_may_be_positions, _small_files(outputs)))
+    if not has_positions and not any(map(_is_hdf5, _files(outputs, "."))):
         return ()
+    files = scan_folder(outputs)
     filtered = [choice for choice in files.counts if choice.content == "filtered"]
     counts = tuple(path for choice in filtered or files.counts for path in choice.files)
     images = files.full or files.hires or files.lowres
@@ -358,9 +359,8 @@ def _may_be_factors(path: Path) -> bool:
 
 
 def _counts(folder: Path) -> Iterator[CountsChoice]:
-    for path in _files(folder, "."):
-        if path.suffix.lower() in {".h5", ".hdf5"} and _is_h5_or_names_it(path):
-            yield CountsChoice(source=path)
+    for path in filter(_is_hdf5, _files(folder, ".")):
+        yield CountsChoice(source=path)
     pending = [(folder, 0)]
     while pending:
         here, depth = pending.pop(0)
@@ -370,11 +370,12 @@ def _counts(folder: Path) -> Iterator[CountsChoice]:
             pending.extend((below, depth + 1) for below in folders_of(here))
 
 
-def _is_h5_or_names_it(path: Path) -> bool:
+def _is_hdf5(path: Path) -> bool:
     """Whether a file is a matrix, or is named like one: damage is then reported by the reader."""
-    return is_counts_h5(path) or bool(
-        re.search(r"(feature|gene)_(bc|cell)_matri\w*\.h5$", path.name)
-    )
+    if path.suffix.lower() not in {".h5", ".hdf5"}:
+        return False
+    is_named = re.search(r"(feature|gene)_(bc|cell)_matri\w*\.h5$", path.name) is not None
+    return is_named or is_counts_h5(path)
 
 
 def _files(folder: Path, below: str) -> Iterator[Path]:

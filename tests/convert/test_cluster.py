@@ -1,0 +1,95 @@
+"""A corpus on a cluster of processes, one of which is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import distributed
+import pytest
+
+import stformat as stf
+from stformat.errors import InputError
+
+from .conftest import digests, write_corpus  # isort: skip
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        yield cluster
+
+
+def test_a_cluster_that_loses_a_worker_makes_the_same_bytes(cluster, corpus, alone, tmp_path):
+    killed = []
+
+    def kill(event):
+        if event.step and event.step.step == "image" and not killed:
+            nanny = next(iter(cluster.workers.values()))
+            killed.append(nanny.pid)
+            os.kill(nanny.pid, signal.SIGKILL)
+
+    report = stf.convert_slides(
+        corpus, tmp_path / "out", scheduler=cluster.scheduler_address, progress=kill
+    )
+    assert len(killed) == 1
+    assert (len(report.converted), report.failed) == (5, ())
+    assert digests(tmp_path / "out") == alone
+
+
+def test_workers_stop_when_the_caller_does(cluster, corpus, alone, tmp_path):
+    def refuse(event):
+        if event.step and event.step.step == "image":
+            raise RuntimeError("enough")
+
+    out = tmp_path / "out"
+    address = cluster.scheduler_address
+    with pytest.raises(RuntimeError, match="enough"):
+        stf.convert_slides(corpus, out, scheduler=address, progress=refuse)
+    names = [path.name for path in out.iterdir()]
+    assert len(names) < 5
+    assert all(not name.startswith(".") for name in names)
+    report = stf.convert_slides(corpus, out, scheduler=address, resume=True)
+    assert len(report.converted) + len(report.skipped) == 5
+    assert len(report.skipped) == len(names)
+    assert digests(out) == alone
+
+
+def test_a_slide_whose_workers_always_die_is_reported(cluster, corpus, tmp_path):
+    def kill(event):
+        if event.slide_id == "L0" and event.step and event.step.step == "image":
+            for nanny in cluster.workers.values():
+                if nanny.pid is not None:
+                    os.kill(nanny.pid, signal.SIGKILL)
+
+    report = stf.convert_slides(
+        corpus / "study0" / "st0",
+        tmp_path / "out",
+        scheduler=cluster.scheduler_address,
+        progress=kill,
+    )
+    (died,) = report.failed
+    assert (died.slide_id, died.error) == ("L0", "ConversionDiedError")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_scheduler_that_does_not_answer_is_bad_input(corpus, tmp_path):
+    import dask
+
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(InputError, match="a dask scheduler must answer"),
+    ):
+        stf.convert_slides(corpus, tmp_path / "out", scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.long
+def test_two_hundred_slides_on_a_cluster(cluster, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", 40)
+    local = stf.convert_slides(corpus, tmp_path / "local", workers=2)
+    address = cluster.scheduler_address
+    remote = stf.convert_slides(corpus, tmp_path / "remote", scheduler=address)
+    assert (len(local.converted), len(remote.converted)) == (200, 200)
+    assert digests(tmp_path / "local") == digests(tmp_path / "remote")
