@@ -44,7 +44,8 @@ def convert_slide(
         Directory to make, by convention ``<slide>.zarr``.
     kind : str, default: "auto"
         Kind of source: ``"visium"``, ``"visium_hd"`` (outputs of Space Ranger), ``"hest"``,
-        ``"stimage"``, ``"legacy_st"``. ``"auto"`` recognises it by content and refuses to guess.
+        ``"stimage"``, ``"legacy_st"``, ``"spatialdata"``. ``"auto"`` recognises it by content and
+        refuses to guess.
     image : path, optional
         Full-resolution histology image, where the source does not name it.
     mpp : float, optional

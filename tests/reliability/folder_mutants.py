@@ -19,12 +19,14 @@ from stformat.errors import InputError
 from stformat.testing import (
     HestQuirks,
     LegacyStQuirks,
+    SpatialDataQuirks,
     StimageQuirks,
     VisiumHdQuirks,
     VisiumQuirks,
     make_slide,
     write_hest,
     write_legacy_st,
+    write_spatialdata,
     write_stimage,
     write_visium,
     write_visium_hd,
@@ -63,6 +65,16 @@ def seeds(directory):
         write_hest(
             square, directory / "hest",
             quirks=HestQuirks(has_image=False, is_compressed=False, cells="parquet"),
+        ),
+        write_spatialdata(
+            square, directory / "spatialdata",
+            quirks=SpatialDataQuirks(placement="affine", has_outlines=True),
+        ),
+        write_spatialdata(
+            square, directory / "spatialdata-v2",
+            quirks=SpatialDataQuirks(
+                container="0.1", image="none", layout="csc", shapes="squares", has_text_index=True,
+            ),
         ),
         write_hest(
             square, directory / "hest-csc",
