@@ -32,13 +32,19 @@ def write_labels(folder, text):
     return {"labels": path}
 
 
+def as_given(record):
+    """The labels of a file; terms stand beside them."""
+    annotations = record.tables[0].spots.annotations
+    return {name: values for name, values in annotations.items() if not name.endswith("_term")}
+
+
 def test_labels_by_barcode(slide, tmp_path):
     write_visium(slide, tmp_path)
     barcodes = read_slide(tmp_path).tables[0].spots.barcodes.tolist()
     lines = [f"{barcode.removesuffix('-1')},L{n % 3}, {n}" for n, barcode in enumerate(barcodes)]
     text = "Barcode,Layer guess,layer_GUESS\n" + "\n".join(lines[1:]) + "\nTTTT,L1,9\n"
     record = read_slide(tmp_path, options=write_labels(tmp_path, text))
-    annotations = record.tables[0].spots.annotations
+    annotations = as_given(record)
     assert list(annotations) == ["Layer_guess", "layer_GUESS_2"]
     assert annotations["Layer_guess"].tolist() == [
         None,
@@ -59,7 +65,7 @@ def test_labels_of_several_samples_are_those_of_the_slide(slide, tmp_path):
         for barcode in barcodes
     ]
     options = write_labels(tmp_path, "\n".join(lines) + "\n")
-    annotations = read_slide(source, options=options).tables[0].spots.annotations
+    annotations = as_given(read_slide(source, options=options))
     assert {name: set(values) for name, values in annotations.items()} == {"label": {"L1"}}
     problem = refused(PositionsError, source, slide_id="P7", options=options)
     assert problem.code == "labels.contradiction"
@@ -82,7 +88,7 @@ def test_labels_are_told_from_their_header_by_content(slide, tmp_path, first, na
     lines = [f"{barcode},{'L1' * (n > 0)},L2" for n, barcode in enumerate(barcodes)]
     text = "\n".join([first, *lines] if first else [*lines, "TTTTTTTTTTTTTTTT-1,L1,L2"]) + "\n"
     record = read_slide(tmp_path, options=write_labels(tmp_path, text))
-    annotations = record.tables[0].spots.annotations
+    annotations = as_given(record)
     assert list(annotations) == names
     assert annotations[names[0]].tolist() == [None] + ["L1"] * (len(barcodes) - 1)
     assert annotations[names[1]].tolist() == ["L2"] * len(barcodes)
@@ -94,7 +100,7 @@ def test_labels_off_the_slide_are_no_header(slide, tmp_path):
     barcode = read_slide(tmp_path).tables[0].spots.barcodes[0]
     text = f"TTTTTTTTTTTTTTTT-1,L1\n{barcode},L2\n"
     record = read_slide(tmp_path, options=write_labels(tmp_path, text))
-    assert list(record.tables[0].spots.annotations) == ["label"]
+    assert list(as_given(record)) == ["label"]
     assert codes(record)["labels.without-spot"] == 1
 
 

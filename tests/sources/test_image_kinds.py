@@ -287,15 +287,18 @@ def test_any_layout_of_segments_gives_the_same_pixels(tmp_path_factory, data):
     np.testing.assert_array_equal(np.moveaxis(found, 0, -1), pixels)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "tiles", "strip", "raw strip"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "tiles", "strip", "raw strip", "raw wide strip"])
 def test_large_pieces_go_through_the_scratch_directory(tmp_path, monkeypatch, kind):
     made = []
     real = tempfile.TemporaryFile
     monkeypatch.setattr(
         tempfile, "TemporaryFile", lambda **options: made.append(options["dir"]) or real(**options)
     )
-    monkeypatch.setattr(_image_file, "IN_MEMORY_LIMIT", 1000)
-    monkeypatch.setattr(scratch.scratch_array, "__kwdefaults__", {"in_memory": 1000})
+    # A row takes 303 bytes.
+    limit = 200 if kind == "raw wide strip" else 1000
+    monkeypatch.setattr(_image_file, "IN_MEMORY_LIMIT", limit)
+    monkeypatch.setattr(scratch.scratch_array, "__kwdefaults__", {"in_memory": limit})
+    monkeypatch.setattr(_segments, "_RAW_BLOCK", 400)
     monkeypatch.setattr(_segments, "_HELD_ROW_LIMIT", 1000)
     directory = tmp_path / "scratch"
     directory.mkdir()
@@ -305,7 +308,7 @@ def test_large_pieces_go_through_the_scratch_directory(tmp_path, monkeypatch, ki
         save(path, pixels, format=kind)
     else:
         options = {"tile": (64, 64)} if kind == "tiles" else {"rowsperstrip": 150}
-        compression = None if kind == "raw strip" else "zlib"
+        compression = None if kind.startswith("raw") else "zlib"
         tifffile.imwrite(
             path, pixels, photometric="rgb", compression=compression, predictor=False, **options
         )
