@@ -64,3 +64,15 @@ def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     ):
         stf.convert_slide(source, out / f"{name}.zarr")
     return digests(out)
+
+
+@pytest.fixture(scope="package")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two samples of legacy ST in folders of their own."""
+    tree = tmp_path_factory.mktemp("samples")
+    for seed, name in enumerate(["A", "B"]):
+        slide = make_slide(
+            height=320, width=340, n_genes=16, pitch_px=40.0, seed=seed, slide_id=name
+        )
+        write_legacy_st(slide, tree / name)
+    return tree

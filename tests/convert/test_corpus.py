@@ -24,21 +24,9 @@ from stformat.store.lock import lock_path
 from stformat.store.verify import verify_store
 from stformat.testing import make_slide, write_legacy_st
 
-from .conftest import digests, write_corpus  # isort: skip
+from .conftest import digests  # isort: skip
 
 NAMES = ["D0", "H0", "I0", "L0", "V0"]
-
-
-@pytest.fixture(scope="package")
-def samples(tmp_path_factory):
-    """Two samples of legacy ST in folders of their own."""
-    tree = tmp_path_factory.mktemp("samples")
-    for seed, name in enumerate(["A", "B"]):
-        slide = make_slide(
-            height=320, width=340, n_genes=16, pitch_px=40.0, seed=seed, slide_id=name
-        )
-        write_legacy_st(slide, tree / name)
-    return tree
 
 
 def tasks_of(tree, out, **changes):
@@ -382,12 +370,3 @@ def test_nothing_hidden_is_kept_of_slides_that_are_given_up(tmp_path):
     lock_path(target).touch()
     discard_unfinished(target)
     assert names_in(tmp_path) == []
-
-
-@pytest.mark.long
-def test_two_hundred_slides(tmp_path):
-    corpus = write_corpus(tmp_path / "corpus", 40)
-    one = stf.convert_slides(corpus, tmp_path / "one", workers=1)
-    two = stf.convert_slides(corpus, tmp_path / "two", workers=2)
-    assert (len(one.converted), len(two.converted)) == (200, 200)
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
