@@ -99,9 +99,11 @@ def convert_slides(
     thread of its workers.
 
     A process that dies is replaced, and its slide begun once more; on a cluster as often as the
-    scheduler allows. While a cluster has no worker, the conversion waits for one. After an interrupt, or an exception of `progress`, all processes have ended,
-    every store is whole, and nothing else is left in `out` but, with `resume`, what was finished
-    of a store.
+    scheduler allows. While a cluster has no worker, the conversion waits for one.
+
+    After an interrupt, or an exception of `progress`, all processes have ended, every store is
+    whole, and nothing else is left in `out` but, with `resume`, what was finished of a store. A
+    second interrupt kills the processes; the next conversion removes what they leave.
 
     Examples
     --------
