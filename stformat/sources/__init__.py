@@ -106,6 +106,16 @@ def read_slide(
             options=given,
         )
     )
+    if record.image is None and "focal_plane" in given:
+        raise InputError(
+            Problem(
+                "option.no-image",
+                "focal_plane",
+                "a focal plane is one of an image",
+                "a slide without an image",
+                "name the image with image=, or leave the option out",
+            )
+        )
     return with_label_terms(record)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,21 +13,10 @@ from numpy.typing import NDArray
 
 from stformat.errors import CountsError, Problem
 from stformat.sources._anndata import ArrayNode, GroupNode
+from stformat.sources._h5 import check_storage, refuse_link
 
 __all__ = ["is_h5ad", "open_h5ad"]
 
-MAX_RATIO = 1100
-"""Most bytes of values for one stored byte: deflate reaches 1032."""
-
-FREE_BYTES = 1 << 20
-"""Declared size that needs no stored byte to back it: HDF5 does not store fill values."""
-
-_FILTERS = {
-    h5py.h5z.FILTER_DEFLATE,
-    h5py.h5z.FILTER_SHUFFLE,
-    h5py.h5z.FILTER_FLETCHER32,
-    h5py.h5z.FILTER_LZF,
-}
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError)
 
 
@@ -89,7 +77,7 @@ def _group(where: str, group: h5py.Group) -> GroupNode:
 
     def child(name: str) -> ArrayNode | GroupNode:
         place = f"{where}/{name}"
-        _refuse_link(place, _told(place, lambda: group.get(name, getlink=True)))
+        refuse_link(place, _told(place, lambda: group.get(name, getlink=True)))
         member = _told(place, lambda: group[name])
         return _told(
             place,
@@ -113,7 +101,7 @@ def _array(where: str, data_set: h5py.Dataset) -> ArrayNode:
         )
     if data_set.shape is None:
         raise CountsError(Problem("anndata.structure", where, "values are needed", "none"))
-    _refuse_storage(where, data_set)
+    check_storage(where, data_set)
     is_text = h5py.check_string_dtype(data_set.dtype) is not None
 
     def read(start: int, stop: int) -> NDArray[Any]:
@@ -144,55 +132,6 @@ def _attributes(node: h5py.Group | h5py.Dataset) -> dict[str, Any]:
         name: value.decode(errors="replace") if isinstance(value, bytes) else value
         for name, value in attributes.items()
     }
-
-
-def _refuse_link(where: str, link: object) -> None:
-    if not isinstance(link, h5py.HardLink):
-        raise CountsError(
-            Problem(
-                "counts.h5-link",
-                where,
-                "every part must lie in the file",
-                "nothing" if link is None else f"a link of kind {type(link).__name__}",
-                "copy everything into one file",
-            )
-        )
-
-
-def _refuse_storage(where: str, data_set: h5py.Dataset) -> None:
-    """Refuse values in other files, filters that are not built in, and sizes that cannot be."""
-    if data_set.is_virtual or data_set.external:
-        raise CountsError(
-            Problem(
-                "counts.h5-external",
-                where,
-                "every part must lie in the file",
-                "values in another file",
-                "copy everything into one file",
-            )
-        )
-    filters = data_set.id.get_create_plist()
-    unknown = {filters.get_filter(n)[0] for n in range(filters.get_nfilters())} - _FILTERS
-    if unknown:
-        raise CountsError(
-            Problem(
-                "counts.h5-filter",
-                where,
-                "compression must be gzip or lzf",
-                f"the HDF5 filter {min(unknown)}",
-                "rewrite the file with h5repack -f GZIP=4",
-            )
-        )
-    stored = data_set.id.get_storage_size()
-    if math.prod(data_set.shape) * data_set.dtype.itemsize > max(FREE_BYTES, MAX_RATIO * stored):
-        raise CountsError(
-            Problem(
-                "counts.h5-size",
-                where,
-                "the file must hold what it declares",
-                f"{data_set.shape} values of {data_set.dtype} in {stored} bytes",
-            )
-        )
 
 
 def _told[T](where: str, read: Callable[[], T]) -> T:

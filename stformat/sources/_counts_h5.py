@@ -7,7 +7,6 @@ a CSC matrix, which are the rows of a CSR one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from stformat.sources._counts_10x import (
     check_rows,
     clean_counts,
 )
+from stformat.sources._h5 import check_storage, refuse_link
 
 __all__ = [
     "DAMAGE",
@@ -41,24 +41,12 @@ __all__ = [
     "read_features",
 ]
 
-MAX_RATIO = 1100
-"""Most bytes of values for one stored byte: deflate reaches 1032."""
-
-FREE_BYTES = 1 << 20
-"""Declared size that needs no stored byte to back it: HDF5 does not store fill values."""
-
 MAX_STRING = 4096
 """Longest name in characters."""
 
 _MOST = np.iinfo(np.int32).max
 _STRINGS_PER_BLOCK = 1024
 _PARTS = ("barcodes", "data", "indices", "indptr")
-_FILTERS = {
-    h5py.h5z.FILTER_DEFLATE,
-    h5py.h5z.FILTER_SHUFFLE,
-    h5py.h5z.FILTER_FLETCHER32,
-    h5py.h5z.FILTER_LZF,
-}
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, MemoryError)
 """What h5py raises on a damaged file."""
 
@@ -261,16 +249,7 @@ def _hard(where: str, group: h5py.Group, part: str) -> None:
         raise CountsError(
             Problem("counts.structure", where, f"the data set {part} is needed", "none")
         )
-    if not isinstance(link, h5py.HardLink):
-        raise CountsError(
-            Problem(
-                "counts.h5-link",
-                f"{where}/{part}",
-                "every part of the matrix must lie in the file",
-                f"a link of kind {type(link).__name__}",
-                "copy the matrix into one file",
-            )
-        )
+    refuse_link(f"{where}/{part}", link)
 
 
 def data_set_of(where: str, group: h5py.Group, part: str, size: int | None) -> h5py.Dataset:
@@ -286,38 +265,7 @@ def data_set_of(where: str, group: h5py.Group, part: str, size: int | None) -> h
         raise CountsError(
             Problem("counts.structure", where, f"{size} values are needed", f"{data_set.shape[0]}")
         )
-    if data_set.is_virtual or data_set.external:
-        raise CountsError(
-            Problem(
-                "counts.h5-external",
-                where,
-                "every part of the matrix must lie in the file",
-                "values in another file",
-                "copy the matrix into one file",
-            )
-        )
-    filters = data_set.id.get_create_plist()
-    unknown = {filters.get_filter(n)[0] for n in range(filters.get_nfilters())} - _FILTERS
-    if unknown:
-        raise CountsError(
-            Problem(
-                "counts.h5-filter",
-                where,
-                "compression must be gzip or lzf",
-                f"the HDF5 filter {min(unknown)}",
-                "rewrite the file with h5repack -f GZIP=4",
-            )
-        )
-    stored = data_set.id.get_storage_size()
-    if math.prod(data_set.shape) * data_set.dtype.itemsize > max(FREE_BYTES, MAX_RATIO * stored):
-        raise CountsError(
-            Problem(
-                "counts.h5-size",
-                where,
-                "the file must hold what it declares",
-                f"{data_set.shape[0]} values of {data_set.dtype} in {stored} bytes",
-            )
-        )
+    check_storage(where, data_set)
     return data_set
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from stformat.errors import InputError, Problem
+from stformat.errors import InputError, PositionsError, Problem
 from stformat.model import Descriptors, SlideRecord
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "SourceRequest",
     "descriptors",
     "focal_plane",
+    "labels_path",
     "positive",
 ]
 
@@ -156,6 +157,55 @@ def focal_plane(options: Mapping[str, object]) -> int | None:
         raise InputError(
             Problem("option.number", "focal_plane", "a whole number is needed", repr(value))
         ) from None
+
+
+def labels_path(options: Mapping[str, object], found: Sequence[Path], *, where: str) -> Path | None:
+    """Choose the file of labels.
+
+    Parameters
+    ----------
+    options : mapping
+        Options by name; ``labels`` is the path that the user gave.
+    found : sequence of pathlib.Path
+        Files beside the slide that may be its labels.
+    where : str
+        The slide, for messages.
+
+    Returns
+    -------
+    pathlib.Path or None
+        The one given, else the one found, if any.
+
+    Raises
+    ------
+    InputError
+        If what was given is no file.
+    PositionsError
+        If none was given and several were found.
+
+    Examples
+    --------
+    >>> labels_path({}, [Path("B4_labels.tsv")], where="sample B4").name
+    'B4_labels.tsv'
+    """
+    given = options.get("labels")
+    if given is not None:
+        if not isinstance(given, str | Path) or not Path(given).is_file():
+            raise InputError(
+                Problem("option.path", "labels", "the path of a label file is needed", repr(given))
+            )
+        return Path(given)
+    if len(found) > 1:
+        raise PositionsError(
+            Problem(
+                "labels.several",
+                where,
+                "one label file is needed",
+                ", ".join(path.name for path in found),
+                "name one with labels=",
+            )
+        )
+    return found[0] if found else None
 
 
 def descriptors(options: Mapping[str, object], *, technology: str) -> Descriptors:

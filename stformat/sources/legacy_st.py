@@ -8,12 +8,10 @@ hold one sample's files side by side.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.errors import ImageError, InputError, PositionsError, Problem
+from stformat.errors import ImageError, PositionsError, Problem
 from stformat.model import (
     Image,
     Note,
@@ -25,7 +23,14 @@ from stformat.sources._array_scale import ArrayScale, measure_array
 from stformat.sources._bytes import source_file
 from stformat.sources._counts_text import read_counts_text
 from stformat.sources._image import open_image
-from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, focal_plane, positive
+from stformat.sources._kinds import (
+    SourceKind,
+    SourceRequest,
+    descriptors,
+    focal_plane,
+    labels_path,
+    positive,
+)
 from stformat.sources._lattice import nearest_distance
 from stformat.sources._legacy_st_files import (
     KIND_NAME,
@@ -83,15 +88,15 @@ def read_legacy_st(request: SourceRequest) -> SlideRecord:
         pitch_um=None if pitch_um is None else positive("pitch_um", pitch_um),
         tag_mpp=image.tag_mpp if image else None,
     )
-    labels_path = _labels_path(request, files)
+    labels = labels_path(request.options, files.labels, where=f"sample {files.name}")
     annotations: dict[str, NDArray[np.object_]] = {}
     label_notes: tuple[Note, ...] = ()
-    if labels_path is not None:
+    if labels is not None:
         annotations["label"], label_notes = join_labels(
-            read_labels(labels_path), joined, name=labels_path.name
+            read_labels(labels), joined, name=labels.name
         )
     genes, gene_notes = genes_of_names(joined.gene_names, where=files.counts.name)
-    sources = [source_file(path) for path in (files.counts, files.spots, labels_path) if path]
+    sources = [source_file(path) for path in (files.counts, files.spots, labels) if path]
     if image and image.source:
         sources.append(image.source)
     return SlideRecord(
@@ -155,27 +160,6 @@ def _read_image(
         focal_plane=focal_plane(request.options),
     )
     return image, image.notes
-
-
-def _labels_path(request: SourceRequest, files: SampleFiles) -> Path | None:
-    given = request.options.get("labels")
-    if given is not None:
-        if not isinstance(given, str | Path) or not Path(given).is_file():
-            raise InputError(
-                Problem("option.path", "labels", "the path of a label file is needed", repr(given))
-            )
-        return Path(given)
-    if len(files.labels) > 1:
-        raise PositionsError(
-            Problem(
-                "labels.several",
-                f"sample {files.name}",
-                "one label file is needed",
-                ", ".join(path.name for path in files.labels),
-                "name one with labels=",
-            )
-        )
-    return files.labels[0] if files.labels else None
 
 
 def _pitch_px(scale: ArrayScale, pixel_xy: NDArray[np.float64]) -> float:

@@ -29,6 +29,7 @@ from stformat.sources._kinds import (
     SourceRequest,
     descriptors,
     focal_plane,
+    labels_path,
     positive,
 )
 from stformat.sources._lattice import hexagonal_pitch
@@ -100,7 +101,7 @@ def read_stimage(request: SourceRequest) -> SlideRecord:
     places = coords.xy[joined.places]
     scale, scale_notes = _scale(request, coords.xy, names, image)
     barcodes = np.array([names.short[place] for place in joined.places], dtype=object)
-    labels = _labels_path(request, files)
+    labels = labels_path(request.options, files.annotations, where=f"slide {files.slide_id}")
     annotations, label_notes = _annotations(labels, joined, coords, barcodes, files.slide_id)
     genes, gene_notes = genes_of_names(counts.column_names, where=files.counts[0].name)
     spots = _spots(coords, names, joined, scale=scale, barcodes=barcodes, annotations=annotations)
@@ -301,27 +302,6 @@ def _scale(
         tag_mpp=tag_mpp,
     )
     return scale, (*notes, *scale_notes)
-
-
-def _labels_path(request: SourceRequest, files: StimageSlide) -> Path | None:
-    given = request.options.get("labels")
-    if given is not None:
-        if not isinstance(given, str | Path) or not Path(given).is_file():
-            raise InputError(
-                Problem("option.path", "labels", "the path of a label file is needed", repr(given))
-            )
-        return Path(given)
-    if len(files.annotations) > 1:
-        raise PositionsError(
-            Problem(
-                "labels.several",
-                f"slide {files.slide_id}",
-                "one label file is needed",
-                ", ".join(path.name for path in files.annotations),
-                "name one with labels=",
-            )
-        )
-    return files.annotations[0] if files.annotations else None
 
 
 def _annotations(

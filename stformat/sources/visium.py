@@ -13,14 +13,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.errors import InputError, PositionsError, Problem
+from stformat.errors import PositionsError, Problem
 from stformat.model import Note, SlideRecord, SourceFile, Spots, Table
 from stformat.sources._barcode_labels import read_barcode_labels
 from stformat.sources._bytes import source_file
 from stformat.sources._counts_10x import FeatureCounts
 from stformat.sources._counts_h5 import read_counts_h5
 from stformat.sources._counts_mtx import read_counts_mtx
-from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, focal_plane, positive
+from stformat.sources._kinds import (
+    SourceKind,
+    SourceRequest,
+    descriptors,
+    focal_plane,
+    labels_path,
+    positive,
+)
 from stformat.sources._notes import outside_notes
 from stformat.sources._positions import TissuePositions, read_positions
 from stformat.sources._rows import counts_of
@@ -82,13 +89,11 @@ def read_visium(request: SourceRequest) -> SlideRecord:
     )
     slide_id = request.slide_id or parts.files.name
     barcodes = np.array(counts.barcodes, dtype=object)[joined.count_rows]
-    labels_path = _labels_path(request)
+    labels = labels_path(request.options, (), where=slide_id)
     annotations: dict[str, NDArray[np.object_]] = {}
     label_notes: tuple[Note, ...] = ()
-    if labels_path is not None:
-        annotations, label_notes = read_barcode_labels(
-            labels_path, barcodes.tolist(), slide_id=slide_id
-        )
+    if labels is not None:
+        annotations, label_notes = read_barcode_labels(labels, barcodes.tolist(), slide_id=slide_id)
     places = joined.position_rows
     spots = Spots(
         region="spots",
@@ -114,7 +119,7 @@ def read_visium(request: SourceRequest) -> SlideRecord:
         default_table=tables[0].name,
         image=chosen.image,
         mpp=scale.mpp,
-        sources=_sources(parts, labels_path),
+        sources=_sources(parts, labels),
         notes=(
             *_choice_notes(parts.choice),
             *counts.notes,
@@ -240,17 +245,6 @@ def _several(code: str, what: str, paths: tuple[Path, ...]) -> PositionsError:
             "keep one, or name the slide with slide_id=",
         )
     )
-
-
-def _labels_path(request: SourceRequest) -> Path | None:
-    given = request.options.get("labels")
-    if given is None:
-        return None
-    if not isinstance(given, str | Path) or not Path(given).is_file():
-        raise InputError(
-            Problem("option.path", "labels", "the path of a label file is needed", repr(given))
-        )
-    return Path(given)
 
 
 def _scale(

@@ -83,3 +83,10 @@ def test_descriptors_are_kept_as_given():
     found = descriptors(options, technology="ST")
     assert (found.involves_cancer, found.pmid, found.title) == (False, "123", "A title")
     assert found.keywords == ("a", "b")
+
+
+def test_a_focal_plane_needs_an_image(two_kinds, monkeypatch):
+    kinds = tuple(replace(kind, options=("focal_plane",)) for kind in sources.KINDS)
+    monkeypatch.setattr(sources, "KINDS", kinds)
+    with pytest.raises(InputError, match="slide without an image"):
+        read_slide(two_kinds, kind="two", options={"focal_plane": 0})
