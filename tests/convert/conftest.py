@@ -21,7 +21,8 @@ from stformat.testing import (
 def write_corpus(tree: Path, n_each: int) -> Path:
     """Write so many slides of each kind; HEST-1k and STimage-1K4M have theirs in one folder."""
     small = {"height": 320, "width": 340, "n_genes": 16, "pitch_px": 40.0}
-    bins = {"height": 160, "width": 170, "n_genes": 16, "pitch_px": 10.0, "jitter": 0.0}
+    # The image covers the array: of an image of few bins of 16 um too many would lie outside.
+    bins = {"height": 400, "width": 400, "n_genes": 16, "pitch_px": 10.0, "jitter": 0.0}
     for seed in range(n_each):
         study = tree / f"study{seed % 3}"
         write_legacy_st(make_slide(**small, seed=seed, slide_id=f"L{seed}"), study / f"st{seed}")

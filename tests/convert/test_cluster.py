@@ -96,5 +96,6 @@ def test_two_hundred_slides_on_a_cluster(cluster, tmp_path):
     local = stf.convert_slides(corpus, tmp_path / "local", workers=2)
     address = cluster.scheduler_address
     remote = stf.convert_slides(corpus, tmp_path / "remote", scheduler=address)
+    assert (local.failed, remote.failed) == ((), ())
     assert (len(local.converted), len(remote.converted)) == (200, 200)
     assert digests(tmp_path / "local") == digests(tmp_path / "remote")
