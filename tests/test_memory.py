@@ -14,7 +14,6 @@ import tifffile
 import stformat as stf
 from stformat.testing import make_slide, write_legacy_st
 
-EDGE_PX = 30_000
 PANEL_SHAPE = (40, 400, 20_000)
 LIMIT_KIB = 1 << 20
 
@@ -36,41 +35,54 @@ def _peak_anonymous_kib(arguments: list[str]) -> int:
     return peak
 
 
-def _write_tiff(path: Path, layout: str) -> None:
-    """Write an EDGE_PX square RGB TIFF from one repeated segment, in little memory."""
-    ramp = (np.arange(EDGE_PX) // 120).astype(np.uint8)
+def _write_tiff(path: Path, layout: str, height: int, width: int) -> None:
+    """Write an RGB TIFF from one repeated segment, in little memory."""
     if layout == "tiled":
-        tile = np.broadcast_to(ramp[:512, None, None], (512, 512, 3))
-        n_tiles = (-(-EDGE_PX // 512)) ** 2
+        tile = np.broadcast_to(_ramp(512)[:, None, None], (512, 512, 3))
+        n_tiles = -(-height // 512) * -(-width // 512)
         segments, cut = (tile for _ in range(n_tiles)), {"tile": (512, 512)}
     else:
-        strip = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (100, EDGE_PX, 3)))
-        segments, cut = (strip for _ in range(EDGE_PX // 100)), {"rowsperstrip": 100}
+        strip = np.ascontiguousarray(np.broadcast_to(_ramp(width)[None, :, None], (100, width, 3)))
+        rows = [min(100, height - top) for top in range(0, height, 100)]
+        segments, cut = (strip[:n] for n in rows), {"rowsperstrip": 100}
     tifffile.imwrite(
-        path, segments, shape=(EDGE_PX, EDGE_PX, 3), dtype=np.uint8, photometric="rgb",
+        path, segments, shape=(height, width, 3), dtype=np.uint8, photometric="rgb",
         bigtiff=True, compression="zlib" if layout == "tiled" else None, **cut,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", ["striped", "tiled"])
-def test_30000_px_image_converts_in_one_gibibyte(layout, tmp_path):
+def _ramp(n: int) -> np.ndarray:
+    return (np.arange(n) // 120 % 256).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("layout", "height", "width"),
+    [
+        ("striped", 30_000, 30_000),
+        ("tiled", 30_000, 30_000),
+        pytest.param("striped", 46_371, 36_587, marks=pytest.mark.long),
+        pytest.param("tiled", 80_000, 100_000, marks=pytest.mark.long),
+    ],
+)
+def test_a_large_image_converts_in_one_gibibyte(layout, height, width, tmp_path, record_property):
     slide = make_slide(height=900, width=900, n_genes=50, seed=1)
     source = write_legacy_st(slide, tmp_path / "source", layout="flat", image_format=None)
     image = tmp_path / "large.tif"
-    _write_tiff(image, layout)
+    _write_tiff(image, layout, height, width)
     target = tmp_path / "slide.zarr"
     peak = _peak_anonymous_kib(
         ["convert", str(source), str(target), "--image", str(image), "--quiet"]
     )
+    record_property("peak_anonymous_mib", peak >> 10)  # stands in what --junit-xml writes
     assert peak <= LIMIT_KIB
     with stf.open_slide(target) as opened:
-        assert (opened.levels[0].height, opened.levels[0].width) == (EDGE_PX, EDGE_PX)
+        assert (opened.levels[0].height, opened.levels[0].width) == (height, width)
         row = opened.read_region(0, 15_000, 15_000, 1, 600)[0, 0]
-        expected = (np.arange(15_000, 15_600) if layout == "striped" else 15_000 % 512) // 120
-        np.testing.assert_array_equal(row, np.broadcast_to(expected, 600).astype(np.uint8))
+        expected = _ramp(width)[15_000:15_600] if layout == "striped" else _ramp(512)[15_000 % 512]
+        np.testing.assert_array_equal(row, np.broadcast_to(expected, 600))
 
 
-def test_a_wide_panel_of_forty_channels_converts_in_one_gibibyte(tmp_path):
+def test_a_wide_panel_of_forty_channels_converts_in_one_gibibyte(tmp_path, record_property):
     """A row of inner chunks of it takes 410 MB; the strips do not fit the bands."""
     slide = make_slide(height=900, width=900, n_genes=50, seed=1)
     source = write_legacy_st(slide, tmp_path / "source", layout="flat", image_format=None)
@@ -86,6 +98,7 @@ def test_a_wide_panel_of_forty_channels_converts_in_one_gibibyte(tmp_path):
     peak = _peak_anonymous_kib(
         ["convert", str(source), str(target), "--image", str(image), "--stain", "if", "--quiet"]
     )
+    record_property("peak_anonymous_mib", peak >> 10)
     assert peak <= LIMIT_KIB
     with stf.open_slide(target) as opened:
         for channel, top in ((0, 0), (39, 399)):
