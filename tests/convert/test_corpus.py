@@ -36,6 +36,13 @@ def tasks_of(tree, out, **changes):
     return {task.slide_id: task for task in plan.tasks}
 
 
+@pytest.fixture
+def started():
+    """Return the processes that were started since: clusters of other tests leave theirs."""
+    before = set(psutil.Process().children())
+    return lambda: [child for child in psutil.Process().children() if child not in before]
+
+
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -45,7 +52,7 @@ def command(*arguments):
 
 
 def test_processes_make_the_bytes_of_single_conversions_and_tell_how_far_they_are(
-    corpus, alone, tmp_path
+    corpus, alone, tmp_path, started
 ):
     events = []
     report = stf.convert_slides(corpus, tmp_path / "out", workers=2, progress=events.append)
@@ -59,7 +66,7 @@ def test_processes_make_the_bytes_of_single_conversions_and_tell_how_far_they_ar
     assert [event.n_done for event in ends] == [1, 2, 3, 4, 5]
     assert ends[-1].bytes_done == ends[-1].bytes_total > 0
     assert {event.slide_id for event in events if event.step} == set(NAMES)
-    assert psutil.Process().children() == []
+    assert started() == []
 
 
 def test_largest_slides_are_begun_first(corpus, tmp_path):
@@ -211,14 +218,14 @@ def test_a_full_disk_fails_slide_after_slide_and_leaves_nothing(samples, tmp_pat
     assert names_in(tmp_path / "out") == []
 
 
-def test_a_process_that_is_killed_is_replaced_once(samples, tmp_path):
+def test_a_process_that_is_killed_is_replaced_once(samples, tmp_path, started):
     out = tmp_path / "out"
     killed = []
 
     def kill(event):
         is_due = event.slide_id == "B" or not killed
         if event.step and event.step.step == "image" and event.step.done == 0 and is_due:
-            (child,) = psutil.Process().children()
+            (child,) = started()
             child.kill()
             killed.append(event.slide_id)
 
@@ -231,7 +238,9 @@ def test_a_process_that_is_killed_is_replaced_once(samples, tmp_path):
     assert verify_store(out / "A.zarr") == []
 
 
-def test_an_exception_of_the_callback_ends_all_and_leaves_nothing_half_done(samples, tmp_path):
+def test_an_exception_of_the_callback_ends_all_and_leaves_nothing_half_done(
+    samples, tmp_path, started
+):
     def refuse(event):
         if event.step and event.step.step == "shapes":
             raise RuntimeError("enough")
@@ -239,7 +248,7 @@ def test_an_exception_of_the_callback_ends_all_and_leaves_nothing_half_done(samp
     with pytest.raises(RuntimeError, match="enough") as caught:
         stf.convert_slides(samples, tmp_path / "out", workers=2, progress=refuse)
     assert "of 2 slides had ended" in caught.value.__notes__[0]
-    assert psutil.Process().children() == []
+    assert started() == []
     assert all(not name.startswith(".") for name in names_in(tmp_path / "out"))
 
 
