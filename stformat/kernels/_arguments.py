@@ -12,6 +12,7 @@ __all__ = [
     "contiguous",
     "csr",
     "csr_rows",
+    "host_twins",
     "read_only",
     "result",
     "twins_for",
@@ -43,6 +44,20 @@ def twins_for(**arrays: object) -> Any:  # noqa: ANN401 - a module, or what has 
     from stformat.kernels._cupy import cuda_twins  # noqa: PLC0415 - likewise
 
     return cuda_twins()
+
+
+def host_twins(**arrays: object) -> Any:  # noqa: ANN401 - a module
+    """Return the kernels that read bytes of files, which are in the host's memory.
+
+    Raises
+    ------
+    TypeError
+        If an array is no NumPy array.
+    """
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{name} must be a NumPy array, got {type(array).__name__}")
+    return twins_for(**arrays)
 
 
 def read_only[T: np.generic](

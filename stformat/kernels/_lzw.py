@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.kernels._arguments import contiguous, read_only, twins_for
+from stformat.kernels._arguments import contiguous, host_twins, read_only
 
 __all__ = ["codes_after_clear_are_bytes"]
 
@@ -47,5 +47,6 @@ def codes_after_clear_are_bytes(data: NDArray[np.uint8]) -> bool:
     >>> codes_after_clear_are_bytes(packed(256, 258, 65, 257))
     False
     """
+    twins = host_twins(data=data)
     data = contiguous(read_only("data", data, n_dims=1, dtypes=(np.uint8,)))
-    return bool(twins_for(data=data).codes_after_clear_are_bytes(data))
+    return bool(twins.codes_after_clear_are_bytes(data))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.kernels._arguments import contiguous, read_only, twins_for
+from stformat.kernels._arguments import contiguous, host_twins, read_only
 
 __all__ = ["CountRows", "parse_count_rows"]
 
@@ -88,6 +88,7 @@ def parse_count_rows(text: NDArray[np.uint8], *, delimiter: str, n_columns: int)
     >>> rows.n_values, rows.indices, rows.values, rows.spans
     (array([1, 1]), array([1, 0], dtype=int32), array([ 3., nan]), array([[10, 12]], dtype=int32))
     """
+    twins = host_twins(text=text)
     text = contiguous(read_only("text", text, n_dims=1, dtypes=(np.uint8,)))
     if len(text) > MAX_BYTES or (len(text) and text[-1] != ord("\n")):
         raise ValueError(f"text must end with a newline within {MAX_BYTES} bytes, it does not")
@@ -101,7 +102,7 @@ def parse_count_rows(text: NDArray[np.uint8], *, delimiter: str, n_columns: int)
     indices = np.empty(capacity, np.int32)
     values = np.empty(capacity, np.float64)
     spans = np.empty((capacity, 2), np.int32)
-    n_lines, n_rows, n, n_spans, fault, n_fields = twins_for(text=text).parse_count_rows(
+    n_lines, n_rows, n, n_spans, fault, n_fields = twins.parse_count_rows(
         text, ord(delimiter), n_columns, rows, indices, values, spans
     )
     rows = rows[:n_rows]

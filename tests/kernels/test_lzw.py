@@ -65,3 +65,9 @@ def test_the_twin_is_its_definition(codes, junk):
     for data in (array(packed(codes)), array(junk)):
         expected = _reference.codes_after_clear_are_bytes(data)
         assert codes_after_clear_are_bytes(data) is expected
+
+
+@pytest.mark.parametrize("data", [b"\x80", np.zeros(2, np.int32)])
+def test_what_is_no_array_of_bytes_is_refused(data):
+    with pytest.raises(TypeError, match=r"NumPy array, got bytes|uint8, got int32"):
+        codes_after_clear_are_bytes(data)
