@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from stformat.errors import PositionsError, Problem
 from stformat.sources._packed_text import pack_texts, packed_blocks
-from stformat.sources._positions import COLUMNS, is_parquet, read_positions
+from stformat.sources._positions import (
+    COLUMNS,
+    PARQUET_DAMAGE,
+    damaged_parquet,
+    is_parquet,
+    read_positions,
+)
 from stformat.text_keys import repeated_row
 
 __all__ = ["BinPositions", "read_bin_positions"]
@@ -21,7 +27,6 @@ __all__ = ["BinPositions", "read_bin_positions"]
 MAX_BINS = 200_000_000
 """Most rows that are read; the largest array has 11,222,500 bins of 2 um."""
 
-_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
 _ROWS_AT_ONCE = 1 << 17
 _LARGEST = 1e9  # beyond any pixel
 _BARCODE = "barcode"
@@ -74,16 +79,8 @@ def read_bin_positions(path: Path) -> BinPositions:
         return _of_text(path)
     try:
         positions = _read_parquet(path)
-    except _DAMAGE as error:
-        raise PositionsError(
-            Problem(
-                "positions.damaged",
-                path.name,
-                "the file must be whole Parquet",
-                str(error),
-                "copy the file again from its source",
-            )
-        ) from error
+    except PARQUET_DAMAGE as error:
+        raise damaged_parquet(path, error) from error
     is_empty = positions.names == b""
     row = int(np.argmax(is_empty)) if is_empty.any() else repeated_row(positions.names)
     if row is not None:

@@ -17,7 +17,15 @@ from stformat.sources._notes import named
 from stformat.sources._sniff import GZIP_ERRORS, open_text, read_head, split_fields
 from stformat.sources._text import read_text
 
-__all__ = ["COLUMNS", "TissuePositions", "is_parquet", "is_positions", "read_positions"]
+__all__ = [
+    "COLUMNS",
+    "PARQUET_DAMAGE",
+    "TissuePositions",
+    "damaged_parquet",
+    "is_parquet",
+    "is_positions",
+    "read_positions",
+]
 
 MAX_SPOTS = 1_000_000
 """Most rows that are read: an array has at most 14,336 positions, a stitched slide a few times."""
@@ -28,9 +36,11 @@ MAX_BYTES = 1 << 28
 COLUMNS = ("in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 """Columns after that of the barcodes, in the order that a table without a header has them in."""
 
+PARQUET_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
+"""What pyarrow raises on a damaged file."""
+
 _IDENTIFIERS = ("barcode", "key", "barcodes", "")
 _PARQUET = b"PAR1"
-_DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
 _LARGEST = 1e9  # beyond any pixel; keeps array positions inside int64
 _FLAGS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
@@ -79,11 +89,24 @@ def is_positions(path: Path) -> bool:
     if is_parquet(path):
         try:
             names = pq.read_schema(path).names
-        except _DAMAGE:
+        except PARQUET_DAMAGE:
             return False
         return set(COLUMNS) <= {name.casefold() for name in names}
     head = read_head(path)
     return head is not None and (_is_header(head.header) or _is_row(head.header))
+
+
+def damaged_parquet(path: Path, error: Exception) -> PositionsError:
+    """Make the error of a table of positions that pyarrow cannot read."""
+    return PositionsError(
+        Problem(
+            "positions.damaged",
+            path.name,
+            "the file must be whole Parquet",
+            str(error),
+            "copy the file again from its source",
+        )
+    )
 
 
 def is_parquet(path: Path) -> bool:
@@ -230,16 +253,8 @@ def _parquet_columns(path: Path) -> tuple[dict[str, list[str]], int]:
             name.casefold(): ["" if value is None else str(value) for value in column.to_pylist()]
             for name, column in zip(table.column_names, table.columns, strict=True)
         }
-    except _DAMAGE as error:
-        raise PositionsError(
-            Problem(
-                "positions.damaged",
-                path.name,
-                "the file must be whole Parquet",
-                str(error),
-                "copy the file again from its source",
-            )
-        ) from error
+    except PARQUET_DAMAGE as error:
+        raise damaged_parquet(path, error) from error
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise PositionsError(
