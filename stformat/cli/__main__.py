@@ -1,0 +1,7 @@
+"""``python -m stformat.cli``."""
+
+from __future__ import annotations
+
+from stformat.cli import main
+
+main()
