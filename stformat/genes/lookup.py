@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,13 +55,7 @@ class GeneIndex:
         self._column_of_key = {key: column for column, key in enumerate(self._keys)}
         if len(self._column_of_key) != len(self._keys):
             raise ValueError(f"keys must be unique, got {len(self._keys)} of which some repeat")
-        self._columns_of_name: dict[str, list[int]] = {}
-        for names in (gene_id, gene_name):
-            for column, name in enumerate(names):
-                if name is not None:
-                    columns = self._columns_of_name.setdefault(name, [])
-                    if column not in columns:
-                        columns.append(column)
+        self._names = (gene_id, gene_name)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -100,6 +95,18 @@ class GeneIndex:
         if problems:
             raise GeneLookupError(*problems)
         return np.array(columns, dtype=np.int64)
+
+    @cached_property
+    def _columns_of_name(self) -> dict[str, list[int]]:
+        """Columns of each identifier and name; made once something is asked for that is no key."""
+        columns_of_name: dict[str, list[int]] = {}
+        for names in self._names:
+            for column, name in enumerate(names):
+                if name is not None:
+                    columns = columns_of_name.setdefault(name, [])
+                    if column not in columns:
+                        columns.append(column)
+        return columns_of_name
 
     def _columns(self, gene: str) -> list[int]:
         column = self._column_of_key.get(gene)

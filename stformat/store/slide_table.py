@@ -19,6 +19,7 @@ from stformat.store.counts import CountsReader
 from stformat.store.layout import spots_path
 from stformat.store.opened import CommittedStore
 from stformat.store.row_index import RowIndex, row_positions
+from stformat.store.text_column import read_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,10 +65,14 @@ class SlideTable:
     @cached_property
     def gene_index(self) -> GeneIndex:
         """The genes, to be found by key, identifier or name."""
-        known = self.var[["gene_id", "gene_name"]].astype(object)
-        known = known.where(known.notna(), None)
+        names = (self._index_name("var"), "gene_id", "gene_name")
+        columns = [read_text(self._store, f"{self._path}/var/{name}").tolist() for name in names]
+        n_vars = self.attributes.n_vars
+        for name, column in zip(names, columns, strict=True):
+            if len(column) != n_vars:
+                raise self._corrupt(f"var/{name}", f"{n_vars} genes", f"{len(column)}")
         try:
-            return GeneIndex(list(self.var.index), list(known["gene_id"]), list(known["gene_name"]))
+            return GeneIndex(*columns)
         except ValueError as error:
             raise self._corrupt("var", "the keys of genes must be unique", str(error)) from error
 
@@ -185,8 +190,8 @@ class SlideTable:
         if "obs" in self.__dict__:
             index: pd.Index[str] = self.obs.index
             return index
-        name = self._store.node(f"{self._path}/obs").get("attributes", {}).get("_index")
-        barcodes: pd.Index[str] = pd.Index(self._read_element(f"obs/{name}"))
+        path = f"{self._path}/obs/{self._index_name('obs')}"
+        barcodes: pd.Index[str] = pd.Index(read_text(self._store, path))
         if len(barcodes) != self.attributes.n_obs or not barcodes.is_unique:
             raise self._corrupt(
                 "obs", f"{self.attributes.n_obs} different barcodes", f"{barcodes.nunique()}"
@@ -204,7 +209,9 @@ class SlideTable:
         return reader
 
     def _read_frame(self, name: str, n_rows: int, columns: Iterable[str]) -> pd.DataFrame:
-        frame: pd.DataFrame = self._read_element(name)
+        from stformat.store.elements import read_element  # noqa: PLC0415 - imports anndata
+
+        frame: pd.DataFrame = read_element(self._store, f"{self._path}/{name}")
         missing = [column for column in columns if column not in frame]
         if len(frame) != n_rows or missing:
             raise self._corrupt(
@@ -214,10 +221,10 @@ class SlideTable:
             )
         return frame
 
-    def _read_element(self, name: str) -> Any:  # noqa: ANN401 - what AnnData's encoding says
-        from stformat.store.elements import read_element  # noqa: PLC0415 - imports anndata
-
-        return read_element(self._store, f"{self._path}/{name}")
+    def _index_name(self, frame: str) -> str:
+        """Return the column that is the index of a frame."""
+        attributes = self._store.node(f"{self._path}/{frame}").get("attributes", {})
+        return str(attributes.get("_index"))
 
     def _corrupt(self, name: str, expected: str, found: str) -> CorruptStoreError:
         return CorruptStoreError(Problem("table.content", f"{self._path}/{name}", expected, found))

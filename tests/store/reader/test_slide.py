@@ -100,17 +100,16 @@ def test_rows_by_mask_barcode_position(slide, oracle):
         slide.rows([60])
 
 
-def test_barcodes_are_found_without_loading_obs(path, oracle, monkeypatch):
+def test_rows_and_genes_are_found_without_a_data_frame(path, oracle, monkeypatch):
     from stformat.store import elements
 
     read: list[str] = []
-    plain = elements.read_element
-    monkeypatch.setattr(
-        elements, "read_element", lambda store, name: (read.append(name), plain(store, name))[1]
-    )
+    monkeypatch.setattr(elements, "read_element", lambda _store, name: read.append(name))
+    barcodes = oracle.table.spots.barcodes[oracle.order]
     with open_slide(path) as slide:
-        np.testing.assert_array_equal(slide.rows([oracle.table.spots.barcodes[0]]).shape, (1,))
-    assert read == ["tables/expression/obs/barcode"]
+        np.testing.assert_array_equal(slide.rows([barcodes[7], barcodes[2]]), [7, 2])
+        np.testing.assert_array_equal(slide.gene_columns(["N3", oracle.keys[1]]), [5, 1])
+    assert read == []
 
 
 # ---- pixels
