@@ -13,10 +13,9 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
-from stformat.store.layout import INNER_PX, SHARD_PX
+from stformat.store.layout import SHARD_PX
+from stformat.store.lazy_array import OuterArray, Positions, take_along
 from stformat.store.reader import Slide
 
 __all__ = [
@@ -24,9 +23,7 @@ __all__ = [
     "CentersArray",
     "ExpressionArray",
     "FrameColumn",
-    "LevelArray",
     "RowChunks",
-    "SlideArray",
     "TilesArray",
     "row_chunks",
 ]
@@ -34,70 +31,9 @@ __all__ = [
 MAX_CHUNK_BYTES = 64 * 2**20
 """Largest dask chunk of tiles, or of dense expression, that is proposed."""
 
-type Positions = NDArray[np.int64]
-
-
-class SlideArray(BackendArray):
-    """Outer indexing of a slide: a subclass reads the cross product of positions.
-
-    Subclasses have ``shape`` and ``dtype`` and implement `take`.
-    """
-
-    __slots__ = ()
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def take(self, *positions: Positions) -> NDArray[Any]:
-        """Read the cross product of `positions`, one array a dimension.
-
-        Parameters
-        ----------
-        *positions : (k,) ndarray of int64
-            Indices into each dimension, in range, not empty; in any order, repeats allowed.
-
-        Returns
-        -------
-        ndarray
-            Of shape ``(len(positions[0]), ...)``.
-        """
-        raise NotImplementedError
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
-        if isinstance(key, indexing.VectorizedIndexer):
-            block: NDArray[Any] = indexing.explicit_indexing_adapter(
-                key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-            )
-            return block
-        # The adapter would sort the rows and gather the result once more; any order is read here.
-        return self._outer(key.tuple)
-
-    def _outer(self, key: tuple[Any, ...]) -> NDArray[Any]:
-        positions = [_positions(item, size) for item, size in zip(key, self.shape, strict=True)]
-        lengths = tuple(len(chosen) for chosen in positions)
-        block = self.take(*positions) if all(lengths) else np.empty(lengths, self.dtype)
-        return block[tuple(0 if isinstance(item, _INTEGER) else slice(None) for item in key)]
-
-
-_INTEGER = (int, np.integer)
-
-
-def _positions(item: Any, size: int) -> Positions:  # noqa: ANN401 - an int, a slice or an array
-    if isinstance(item, slice):
-        return np.arange(*item.indices(size), dtype=np.int64)
-    chosen = np.atleast_1d(np.asarray(item, dtype=np.int64))
-    return np.where(chosen < 0, chosen + size, chosen)
-
-
-def _take_along(block: NDArray[Any], axis: int, positions: Positions) -> NDArray[Any]:
-    """Index one axis, without a copy where all of it is wanted as it stands."""
-    if len(positions) == block.shape[axis] and np.array_equal(positions, np.arange(len(positions))):
-        return block
-    return block.take(positions, axis=axis)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TilesArray(SlideArray):
+class TilesArray(OuterArray):
     """Tiles of every row: axes ``('obs', 'c', 'tile_y', 'tile_x')``.
 
     A tile is cut whole; channels and pixels of it are chosen afterwards.
@@ -110,16 +46,16 @@ class TilesArray(SlideArray):
     dtype: np.dtype[Any]
 
     def take(self, *positions: Positions) -> NDArray[Any]:
-        """Read tiles; see `SlideArray.take`."""
+        """Read tiles; see `OuterArray.take`."""
         rows, *inside = positions
         block: NDArray[Any] = self.slide.tiles(self.tile_px, mpp=self.mpp, rows=rows)[:]
         for axis, chosen in enumerate(inside, start=1):
-            block = _take_along(block, axis, chosen)
+            block = take_along(block, axis, chosen)
         return block
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ExpressionArray(SlideArray):
+class ExpressionArray(OuterArray):
     """Dense float32 expression: axes ``('obs', 'var')``; only wanted rows and genes are read."""
 
     slide: Slide
@@ -131,7 +67,7 @@ class ExpressionArray(SlideArray):
     dtype: np.dtype[Any]
 
     def take(self, *positions: Positions) -> NDArray[Any]:
-        """Read expression; see `SlideArray.take`."""
+        """Read expression; see `OuterArray.take`."""
         rows, chosen = positions
         columns = chosen if self.columns is None else self.columns[chosen]
         wanted, places = np.unique(columns, return_inverse=True)
@@ -141,11 +77,11 @@ class ExpressionArray(SlideArray):
             normalize=self.normalize,
             target_sum=self.target_sum,
         )
-        return _take_along(block, 1, places)
+        return take_along(block, 1, places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class CentersArray(SlideArray):
+class CentersArray(OuterArray):
     """One coordinate of the centres along obs; only wanted rows are read."""
 
     slide: Slide
@@ -157,13 +93,13 @@ class CentersArray(SlideArray):
     dtype: np.dtype[Any]
 
     def take(self, *positions: Positions) -> NDArray[Any]:
-        """Read coordinates; see `SlideArray.take`."""
+        """Read coordinates; see `OuterArray.take`."""
         (rows,) = positions
         return self.slide.centers_px(rows)[:, self.axis] * self.scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FrameColumn(SlideArray):
+class FrameColumn(OuterArray):
     """A column, or the index, of the slide's ``obs`` or ``var``; the frame loads on first use."""
 
     slide: Slide
@@ -176,7 +112,7 @@ class FrameColumn(SlideArray):
     """Rows of the frame that the array holds, or None for all."""
 
     def take(self, *positions: Positions) -> NDArray[Any]:
-        """Read values; see `SlideArray.take`."""
+        """Read values; see `OuterArray.take`."""
         (chosen,) = positions
         frame: pd.DataFrame = self.slide.obs if self.frame == "obs" else self.slide.var
         column = frame.index if self.column is None else frame[self.column]
@@ -186,45 +122,6 @@ class FrameColumn(SlideArray):
             # However a column stores text, a missing one reads as None.
             values[pd.isna(values)] = None
         return values
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LevelArray(SlideArray):
-    """One pyramid level: axes ``('c', 'y', 'x')``."""
-
-    slide: Slide
-    level: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def take(self, *positions: Positions) -> NDArray[Any]:
-        """Read pixels; see `SlideArray.take`."""
-        channels, rows, cols = positions
-        result = np.empty((len(channels), len(rows), len(cols)), self.dtype)
-        for top, bottom in _spans(rows):
-            in_rows = np.flatnonzero((rows >= top) & (rows < bottom))
-            for left, right in _spans(cols):
-                in_cols = np.flatnonzero((cols >= left) & (cols < right))
-                region = self.slide.read_region(self.level, top, left, bottom - top, right - left)
-                result[np.ix_(np.arange(len(channels)), in_rows, in_cols)] = region[
-                    np.ix_(channels, rows[in_rows] - top, cols[in_cols] - left)
-                ]
-        return result
-
-
-def _spans(positions: Positions) -> Iterator[tuple[int, int]]:
-    """Cover positions by windows: cut at gaps of a chunk, and at shards so that memory is bounded.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> list(_spans(np.array([4100, 10, 12, 900])))
-    [(10, 13), (900, 901), (4100, 4101)]
-    """
-    wanted = np.unique(positions)
-    is_cut = (np.diff(wanted) > INNER_PX) | (np.diff(wanted // SHARD_PX) > 0)
-    for span in np.split(wanted, np.flatnonzero(is_cut) + 1):
-        yield int(span[0]), int(span[-1]) + 1
 
 
 class RowChunks(Mapping[str, tuple[int, ...]]):

@@ -14,13 +14,11 @@ from stformat.lazy.arrays import (
     CentersArray,
     ExpressionArray,
     FrameColumn,
-    LevelArray,
-    Positions,
     RowChunks,
-    SlideArray,
     TilesArray,
 )
-from stformat.store.layout import image_shards
+from stformat.store.lazy_array import OuterArray, Positions
+from stformat.store.lazy_image import MICRONS, PIXELS, lazy_level
 from stformat.store.reader import Slide
 
 __all__ = ["level_datasets", "spots_dataset"]
@@ -28,7 +26,7 @@ __all__ = ["level_datasets", "spots_dataset"]
 NO_ROWS = np.empty(0, np.int64)
 TEXT = np.dtype(object)
 AXES: dict[str, Literal[0, 1]] = {"x": 0, "y": 1}
-UNITS = {"_px": {"units": "px"}, "_um": {"units": "um"}}
+UNITS = {"_px": PIXELS, "_um": MICRONS}
 
 
 def spots_dataset(
@@ -47,7 +45,7 @@ def spots_dataset(
         target_sum = slide.median_total
     columns = None if genes is None else slide.gene_columns(genes)
     n_genes = slide.n_vars if columns is None else len(columns)
-    arrays: dict[str, tuple[tuple[str, ...], SlideArray]] = {}
+    arrays: dict[str, tuple[tuple[str, ...], OuterArray]] = {}
     if slide.has_image:
         dims = ("obs", "c", "tile_y", "tile_x")
         arrays["tiles"] = (dims, _tiles(slide, tile_px=tile_px, mpp=mpp))
@@ -82,26 +80,14 @@ def spots_dataset(
 
 def level_datasets(slide: Slide) -> dict[str, xr.Dataset]:
     """Return one Dataset a pyramid level by path; see `stformat.lazy.datatree.open_datatree`."""
-    channels = np.array(slide.channel_names)  # raises NoImageError where there is none
-    datasets = {"/": xr.Dataset(attrs=_slide_attributes(slide))}
-    for number, level in enumerate(slide.levels):
-        shape = (len(channels), level.height, level.width)
-        image = LevelArray(slide=slide, level=number, shape=shape, dtype=slide.dtype)
-        dims = ("c", "y", "x")
-        encoding = {"preferred_chunks": dict(zip(dims, image_shards(*shape), strict=True))}
-        coords = {"c": xr.Variable("c", channels)}
-        for dim, size in (("y", level.height), ("x", level.width)):
-            centres = (np.arange(size) + 0.5) * 2**number
-            coords[dim] = xr.Variable(dim, centres, UNITS["_px"])
-            if slide.mpp is not None:
-                coords[f"{dim}_um"] = xr.Variable(dim, centres * slide.mpp, UNITS["_um"])
-        datasets[f"/s{number}"] = xr.Dataset({"image": _lazy(dims, image, encoding)}, coords)
-    return datasets
+    n_levels = slide.opened.engine.n_levels  # raises NoImageError where there is none
+    levels = {f"/s{level}": lazy_level(slide, level).to_dataset() for level in range(n_levels)}
+    return {"/": xr.Dataset(attrs=_slide_attributes(slide)), **levels}
 
 
 def _lazy(
     dims: tuple[str, ...],
-    array: SlideArray,
+    array: OuterArray,
     encoding: Mapping[str, Any] | None = None,
     attrs: Mapping[str, str] | None = None,
 ) -> xr.Variable:
@@ -115,7 +101,7 @@ def _tiles(slide: Slide, *, tile_px: int, mpp: float | None) -> TilesArray:
     return TilesArray(slide=slide, tile_px=tile_px, mpp=mpp, shape=shape, dtype=none.dtype)
 
 
-def _obs_arrays(slide: Slide) -> dict[str, SlideArray]:
+def _obs_arrays(slide: Slide) -> dict[str, OuterArray]:
     """Make the coordinates along obs."""
     shape = (slide.n_obs,)
     scales = {"px": 1.0} if slide.mpp is None else {"px": 1.0, "um": slide.mpp}

@@ -38,7 +38,7 @@ class Slide:
 
     A slide is bound to one of its tables: rows, genes and counts are those of the table. It may be
     shared between threads, used after a fork, and pickled: it then opens the same version of the
-    store by its absolute path, or raises StoreReplaced.
+    store by its absolute path, or raises StoreReplaced. ``opened`` is for the library.
 
     Memory: decoded chunks are kept up to 128 MiB; ``obs`` and ``var`` once they were used; 8 bytes
     a row once counts were.
@@ -52,7 +52,7 @@ class Slide:
     """
 
     def __init__(self, opened: OpenStore, table: str | None) -> None:
-        self._opened = opened
+        self.opened = opened
         self._table = opened.table(table)
 
     def __enter__(self) -> Self:
@@ -62,8 +62,8 @@ class Slide:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        digest = self._opened.store.commit.manifest_sha256
-        return _reopen, (self._opened.path, self._table.attributes.name, digest)
+        digest = self.opened.store.commit.manifest_sha256
+        return _reopen, (self.opened.path, self._table.attributes.name, digest)
 
     def __repr__(self) -> str:
         known = self.metadata
@@ -80,12 +80,12 @@ class Slide:
 
     def close(self) -> None:
         """Let go of the store's files, for every slide that shares them."""
-        self._opened.close()
+        self.opened.close()
 
     @property
     def metadata(self) -> StformatAttributes:
         """All that the root attribute ``stformat`` says of the slide."""
-        return self._opened.store.attributes
+        return self.opened.store.attributes
 
     @property
     def slide_id(self) -> str:
@@ -120,7 +120,7 @@ class Slide:
         """
         n_c = self._engine.n_c  # raises where there is no image
         image = self.metadata.image
-        return () if image is None else channel_names(self._opened.store, image, n_c)
+        return () if image is None else channel_names(self.opened.store, image, n_c)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -135,7 +135,7 @@ class Slide:
 
     @property
     def image(self) -> xr.DataArray:
-        """Level 0 as a lazy DataArray: dimensions ``('c', 'y', 'x')``, without dask.
+        """Level 0 as a lazy DataArray: dimensions ``('c', 'y', 'x')``, in px and um, without dask.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class Slide:
         """
         from stformat.store.lazy_image import lazy_level  # noqa: PLC0415 - imports xarray
 
-        return lazy_level(self._engine, 0, channel_names=self.channel_names)
+        return lazy_level(self, 0)
 
     @property
     def annotations(self) -> Mapping[str, GeoDataFrame]:
@@ -152,12 +152,12 @@ class Slide:
 
         Coordinates are full-resolution pixels.
         """
-        return Annotations(self._opened.store)
+        return Annotations(self.opened.store)
 
     @property
     def tables(self) -> tuple[str, ...]:
         """Names of the tables."""
-        return tuple(self._opened.tables)
+        return tuple(self.opened.tables)
 
     def table(self, name: str) -> Slide:
         """Return the slide bound to another of its tables; both share the open store.
@@ -177,7 +177,7 @@ class Slide:
         TableLookupError
             If there is no such table.
         """
-        return Slide(self._opened, name)
+        return Slide(self.opened, name)
 
     @property
     def n_obs(self) -> int:
@@ -430,7 +430,7 @@ class Slide:
 
     @property
     def _engine(self) -> TileEngine:
-        return self._opened.engine
+        return self.opened.engine
 
 
 def open_slide(path: str | os.PathLike[str], *, table: str | None = None) -> Slide:

@@ -71,12 +71,12 @@ class TileEngine:
 
     def level_shape(self, level: int) -> tuple[int, int]:
         """Return height and width of a level in its own pixels."""
-        _, height, width = self._level(level).shape
+        _, height, width = self.level(level).shape
         return height, width
 
     def level_codec(self, level: int) -> str:
         """Return the name of what the pixels of a level are compressed with."""
-        return self._level(level).metadata.compression
+        return self.level(level).metadata.compression
 
     def read_region(
         self, level: int, top: int, left: int, height: int, width: int
@@ -106,7 +106,7 @@ class TileEngine:
         """
         if height < 1 or width < 1:
             raise ValueError(f"height and width must be at least 1, got {height} and {width}")
-        reader = self._level(level)
+        reader = self.level(level)
         _, edge_y, edge_x = reader.metadata.chunks
         rows = _touched(top, height, reader.shape[1], edge_y)
         cols = _touched(left, width, reader.shape[2], edge_x)
@@ -163,7 +163,7 @@ class TileEngine:
             self._gather(windows, grid.level, fill_value, out)
             return out
         # Neighbours share chunks: with the rows of chunks in turn, most stay in the cache.
-        edge_y = self._level(grid.level).metadata.chunks[1]
+        edge_y = self.level(grid.level).metadata.chunks[1]
         order = np.lexsort((windows[:, 0], windows[:, 1] // edge_y))
         window_bytes = self.n_c * grid.source_px**2 * self.dtype.itemsize
         size = max(1, _BATCH_BYTES // window_bytes)
@@ -184,7 +184,7 @@ class TileEngine:
         out: NDArray[np.unsignedinteger],
     ) -> None:
         """Copy windows out of a level, chunk by chunk."""
-        reader = self._level(level)
+        reader = self.level(level)
         _, height, width = reader.shape
         _, edge_y, edge_x = reader.metadata.chunks
         edge_px = out.shape[3]
@@ -211,7 +211,8 @@ class TileEngine:
 
         reader.visit_chunks(groups.chunks, scatter)
 
-    def _level(self, level: int) -> ArrayReader:
+    def level(self, level: int) -> ArrayReader:
+        """Return the array of a level, or raise ValueError if there is none."""
         if not 0 <= level < len(self._levels):
             raise ValueError(
                 f"level {level} does not exist: this image has levels 0 to {len(self._levels) - 1}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stformat.store.arrays import ArrayReader
 from stformat.store.commit import replace_store
 from stformat.store.reader import Slide, open_slide
 from stformat.store.writer import write_slide
@@ -61,6 +62,20 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
             return _original(self, *args, **kwargs)
 
         monkeypatch.setattr(Slide, name, spy)
+    return calls
+
+
+@pytest.fixture
+def chunks_read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[int]]]:
+    """The chunks that are asked for from here on: path of the array, flat numbers."""
+    calls: list[tuple[str, list[int]]] = []
+    original = ArrayReader.visit_chunks
+
+    def spy(self, chunks, visit):
+        calls.append((self.path, chunks.tolist()))
+        return original(self, chunks, visit)
+
+    monkeypatch.setattr(ArrayReader, "visit_chunks", spy)
     return calls
 
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xarray.core import indexing
 
-from stformat.lazy import arrays
-from stformat.lazy.arrays import ExpressionArray, LevelArray, RowChunks, row_chunks
+from stformat.lazy.arrays import ExpressionArray, RowChunks, row_chunks
 from stformat.store.layout import SHARD_PX, spatial_order
+from stformat.store.lazy_array import OuterArray
 
 
 @given(
@@ -44,27 +44,9 @@ def test_preferred_chunks_name_obs_alone_and_are_never_copied_with_a_second_slid
     assert copy.deepcopy(chunks) is chunks
 
 
-@given(positions=st.lists(st.integers(0, 30_000), min_size=1, max_size=40))
-def test_spans_cover_positions_in_windows_of_a_shard_at_most(positions):
-    spans = list(arrays._spans(np.array(positions)))
-    covered = [place for start, stop in spans for place in positions if start <= place < stop]
-    assert sorted(covered) == sorted(positions)
-    assert all(stop - start <= SHARD_PX for start, stop in spans)
-
-
-def test_pixels_far_apart_are_read_in_small_windows(wide, reads):
-    shape = (3, wide.levels[0].height, wide.levels[0].width)
-    level = LevelArray(slide=wide, level=0, shape=shape, dtype=np.dtype(np.uint8))
-    pixels = level.take(np.array([2, 0]), np.array([7, 3, 7]), np.array([8000, 5, 5000]))
-    whole = wide.read_region(0, 0, 0, *shape[1:])
-    np.testing.assert_array_equal(pixels, whole[np.ix_([2, 0], [7, 3, 7], [8000, 5, 5000])])
-    windows = [rows for name, rows in reads if name == "read_region"][:-1]
-    assert windows == [(0, 3, 5, 5, 1), (0, 3, 5000, 5, 1), (0, 3, 8000, 5, 1)]
-
-
-def test_an_array_without_take_is_no_slide_array():
+def test_an_array_without_take_is_no_lazy_array():
     with pytest.raises(NotImplementedError):
-        arrays.SlideArray().take(np.array([0]))
+        OuterArray().take(np.array([0]))
 
 
 def test_backend_arrays_keep_to_what_xarray_asks_of_them(wide):
@@ -84,10 +66,3 @@ def test_backend_arrays_keep_to_what_xarray_asks_of_them(wide):
     np.testing.assert_array_equal(one, counts[-2, ::-1])
     none = array[indexing.OuterIndexer((np.array([], dtype=int), slice(2, 2)))]
     assert none.shape == (0, 0)
-    level = LevelArray(slide=wide, level=0, shape=(3, 300, 8500), dtype=np.dtype(np.uint8))
-    assert level[indexing.BasicIndexer((0, slice(5, 5), slice(None)))].shape == (0, 8500)
-
-
-def test_spans_of_a_sparse_grid_end_at_shards():
-    spans = list(arrays._spans(np.arange(0, 10_000, 100)))
-    assert spans == [(0, 4001), (4100, 8101), (8200, 9901)]

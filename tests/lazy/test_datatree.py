@@ -43,7 +43,7 @@ def test_coordinates_are_centres_in_full_resolution_pixels(tree):
     np.testing.assert_array_equal(level["x_um"], level["x"] * 0.5)
     np.testing.assert_array_equal(level["y_um"], level["y"] * 0.5)
     assert level["y_um"].dims == ("y",)
-    assert set(level.xindexes) == {"c", "y", "x"}
+    assert set(level.xindexes) == {"c", "y", "x", "y_um", "x_um"}
     assert (level["x"].attrs, level["y_um"].attrs) == ({"units": "px"}, {"units": "um"})
     assert level["c"].to_numpy().tolist() == ["r", "g", "b"]
 
@@ -61,12 +61,29 @@ def test_any_indexer_reads_what_numpy_would(pyramid, tree, rows, cols, channel):
     np.testing.assert_array_equal(image.to_numpy(), whole[:, :, cols][:, rows][channel])
 
 
-def test_only_the_wanted_window_is_read(pyramid, reads):
+def test_only_the_wanted_chunks_are_read(pyramid, chunks_read):
     tree = stf.open_datatree(pyramid)
     repr(tree)
-    assert reads == []
-    tree["s0"]["image"].sel(x=slice(100, 200), y=slice(40, 60)).to_numpy()
-    assert reads == [("read_region", (0, 40, 100, 20, 100))]
+    assert chunks_read == []
+    # Ten chunks wide: the fourth of the first row.
+    tree["s0"]["image"].sel(x=slice(800, 1000), y=slice(40, 60)).to_numpy()
+    assert chunks_read == [("images/he/s0", [3])]
+
+
+def test_places_are_chosen_in_microns(pyramid, tree):
+    whole = pyramid.read_region(1, 0, 0, 300, 1150)
+    image = tree["s1"].image.sel(x_um=slice(100, 150), y_um=slice(20, 30.4))
+    # A pixel of this level is 1 um wide; centres at the half.
+    np.testing.assert_array_equal(image.to_numpy(), whole[:, 20:30, 100:150])
+    near = tree["s1"].image.sel(x_um=[7.4, 100.6], y_um=3.1, method="nearest")
+    np.testing.assert_array_equal(near.to_numpy(), whole[:, 3, [7, 100]])
+
+
+def test_a_crop_in_microns_lines_up_with_one_in_pixels(tree):
+    image = tree["s0"].image
+    by_um, by_px = image.sel(x_um=slice(50, 60)), image.sel(x=slice(100, 120))
+    xr.testing.assert_identical(by_um.load(), by_px.load())
+    assert not (by_um.astype(int) - by_px).to_numpy().any()
 
 
 def test_dask_chunks_follow_the_shards(store):
