@@ -126,7 +126,7 @@ def _as_text(store: CommittedStore, path: str) -> NDArray[np.object_]:
         raise _corrupt(path, "a column is needed", f"{np.ndim(values)} dimensions")
     column = pd.Series(values)
     texts = column.astype(str).astype(object)
-    return texts.where(column.notna(), None).to_numpy(dtype=object)  # type: ignore[no-any-return] # of pandas
+    return texts.where(column.notna(), None).to_numpy(dtype=object)
 
 
 def _corrupt(path: str, expected: str, found: str) -> CorruptStoreError:
