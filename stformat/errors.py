@@ -20,10 +20,15 @@ stformat still catches it sensibly)::
     |   +-- UnsupportedStoreError          a format version, codec or link that is not read
     |   +-- StoreReplaced                  the version that was opened no longer exists
     +-- ConversionDiedError (RuntimeError) the process that converted a slide died
+    +-- ExportError (ValueError)           a format cannot hold what was asked of it
+    +-- CatalogueError (ValueError)        a catalogue of slides is missing, or is none
+    +-- GenePanelError (ValueError)        genes of several slides do not make a panel
+    +-- SplitError (ValueError)            slides cannot be split as asked
     +-- NoImageError (LookupError)         the slide has no image
     +-- GeneLookupError (KeyError)         no gene, or several, answer to a name
     +-- BarcodeLookupError (KeyError)      no row has a barcode
     +-- TableLookupError (KeyError)        the slide has no table of a name
+    +-- CatalogueLookupError (KeyError)    the catalogue has no slide, or no column, of a name
 """
 
 from __future__ import annotations
@@ -37,10 +42,14 @@ from pathlib import Path
 
 __all__ = [
     "BarcodeLookupError",
+    "CatalogueError",
+    "CatalogueLookupError",
     "ConversionDiedError",
     "CorruptStoreError",
     "CountsError",
+    "ExportError",
     "GeneLookupError",
+    "GenePanelError",
     "ImageCodecWarning",
     "ImageError",
     "InputError",
@@ -48,6 +57,7 @@ __all__ = [
     "NotAStoreError",
     "PositionsError",
     "Problem",
+    "SplitError",
     "StformatError",
     "StoreChangedWarning",
     "StoreError",
@@ -194,6 +204,22 @@ class ConversionDiedError(StformatError, RuntimeError):
     """The process that converted a slide died: killed, out of memory, or its machine lost."""
 
 
+class ExportError(StformatError, ValueError):
+    """A slide, or what was chosen of it, does not fit the format that it is to be written in."""
+
+
+class CatalogueError(StformatError, ValueError):
+    """A catalogue of slides is missing, damaged, or of another version."""
+
+
+class GenePanelError(StformatError, ValueError):
+    """Genes of several slides do not make a panel, or a file is none."""
+
+
+class SplitError(StformatError, ValueError):
+    """Slides cannot be split into training, validation and test as asked, or a file is none."""
+
+
 class NoImageError(StformatError, LookupError):
     """The slide has no image, so it has no tiles."""
 
@@ -213,6 +239,12 @@ class BarcodeLookupError(StformatError, KeyError):
 
 class TableLookupError(StformatError, KeyError):
     """The slide has no table of a name."""
+
+    __str__ = StformatError.__str__
+
+
+class CatalogueLookupError(StformatError, KeyError):
+    """The catalogue has no slide of an identifier, or several, or no column of a name."""
 
     __str__ = StformatError.__str__
 
