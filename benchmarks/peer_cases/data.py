@@ -69,7 +69,7 @@ class Scale:
 FULL = Scale(
     name="full",
     image_px=20_000,
-    conversion_px=12_000,
+    conversion_px=20_000,
     n_spots=4992,
     n_bins=300_000,
     n_few=60,
@@ -164,7 +164,9 @@ class Data:
     def spots_to_convert(self) -> Path:
         """Spots beside the images that are converted: as few as a slide may have."""
         slide = _slide(self.scale.conversion_px)
-        return self._made("visium-to-convert", lambda path: _write_spots(slide, path))
+        return self._made(
+            f"visium-{self.scale.conversion_px}", lambda path: _write_spots(slide, path)
+        )
 
     @cached_property
     def images_to_convert(self) -> dict[str, Path]:
@@ -172,11 +174,26 @@ class Data:
         slide = _slide(self.scale.conversion_px)
         return {
             "JPEG in tiles": self._made(
-                "jpeg.tif", lambda path: _write_jpeg_tiff([slide.image], slide.height, path)
+                f"jpeg-{self.scale.conversion_px}.tif",
+                lambda path: _write_jpeg_tiff([slide.image], slide.height, path),
             ),
-            "deflate in strips": self._made("deflate.tif", lambda path: _deflate(slide, path)),
-            "uncompressed": self._made("raw.tif", lambda path: _uncompressed(slide, path)),
+            "deflate in strips": self._made(
+                f"deflate-{self.scale.conversion_px}.tif", lambda path: _deflate(slide, path)
+            ),
+            "uncompressed": self._made(
+                f"raw-{self.scale.conversion_px}.tif", lambda path: _uncompressed(slide, path)
+            ),
         }
+
+    @cached_property
+    def first_to_convert(self) -> tuple[Path, Path]:
+        """Spots and image of a small slide, to be converted before a clock starts."""
+        slide = _slide(TINY.conversion_px)
+        spots = self._made("visium-first", lambda path: _write_spots(slide, path))
+        image = self._made(
+            "first.tif", lambda path: _write_jpeg_tiff([slide.image], slide.height, path)
+        )
+        return spots, image
 
     def _made(self, name: str, write: Callable[[Path], object]) -> Path:
         """Return a file of the folder, which is made under another name where it is missing."""
