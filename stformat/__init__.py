@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stformat.convert.spatialdata_object import from_spatialdata
     from stformat.lazy.dataset import open_dataset
     from stformat.lazy.datatree import open_datatree
+    from stformat.lazy.sparse_blocks import counts_as_dask
     from stformat.store.commit import seal_store
     from stformat.store.reader import Slide, open_slide
     from stformat.store.verify import verify_store
@@ -32,6 +33,7 @@ __all__ = [
     "check_store",
     "convert_slide",
     "convert_slides",
+    "counts_as_dask",
     "from_spatialdata",
     "open_dataset",
     "open_datatree",
@@ -48,6 +50,7 @@ _HOMES = {
     "check_store": "stformat.check.slide",
     "convert_slide": "stformat.convert",
     "convert_slides": "stformat.convert",
+    "counts_as_dask": "stformat.lazy.sparse_blocks",
     "from_spatialdata": "stformat.convert.spatialdata_object",
     "open_dataset": "stformat.lazy.dataset",
     "open_datatree": "stformat.lazy.datatree",

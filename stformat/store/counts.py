@@ -182,6 +182,11 @@ class CountsReader:
         """Number of stored values."""
         return self._table.nnz
 
+    @property
+    def indptr(self) -> NDArray[np.int64]:
+        """(n_obs + 1,) where each row begins among the stored values; loaded on first use, kept."""
+        return self._by_row.indptr
+
     def __getitem__(self, rows: RowIndex) -> sparse.csr_array:
         from scipy import sparse  # noqa: PLC0415 - see the module's imports
 
