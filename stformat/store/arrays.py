@@ -20,6 +20,7 @@ from stformat.store.chunk_cache import ChunkCache
 from stformat.store.chunk_groups import group_by_chunk
 from stformat.store.chunk_source import ChunkSource, CodedChunks
 from stformat.store.opened import CommittedStore
+from stformat.store.read_ahead import RunReader
 
 __all__ = ["ArrayReader", "Visit"]
 
@@ -292,16 +293,19 @@ class ArrayReader:
 
         extents = self._extents(plan.chunks)
 
-        def read_run(run: ChunkRun) -> None:
-            for wanted, chunk in self._source.iter_run(run, new_chunk):
-                position = plan.missing[wanted]
-                if plan.keeps_chunks:
-                    self._cache.put((self.path, int(plan.chunks[position])), chunk)
-                visit(position, chunk[extents[position]])
+        def decode_run(number: int) -> None:
+            run = plan.runs[number]
+            with reader.read(number) as data:
+                for wanted, chunk in self._source.iter_run(run, data, new_chunk):
+                    position = plan.missing[wanted]
+                    if plan.keeps_chunks:
+                        self._cache.put((self.path, int(plan.chunks[position])), chunk)
+                    visit(position, chunk[extents[position]])
 
-        for position, chunk in plan.cached:
-            visit(position, chunk[extents[position]])
-        map_chunks(read_run, plan.runs)
+        with RunReader(self._store.files, plan.runs) as reader:
+            for position, chunk in plan.cached:
+                visit(position, chunk[extents[position]])
+            map_chunks(decode_run, range(len(plan.runs)))
 
     def _extents(self, chunks: NDArray[np.int64]) -> list[tuple[slice, ...]]:
         """Return the part of each chunk that lies within the array."""

@@ -1,4 +1,4 @@
-"""The bytes of an array's chunks, alone or in shards: found by the shard index, read in runs.
+"""Where the bytes of an array's chunks lie, alone or in shards: found by the shard index.
 
 Specification: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html
 version 1.0, index at the end of the shard, as little-endian integers under crc32c.
@@ -19,6 +19,7 @@ from stformat.kernels._pool import thread_count
 from stformat.metadata.zarr_array import ArrayMetadata
 from stformat.store.chunk_groups import group_by_chunk
 from stformat.store.files import StoreFiles
+from stformat.store.read_ahead import map_reads
 
 __all__ = ["ChunkBytes", "ChunkRun", "chunk_grid"]
 
@@ -34,7 +35,7 @@ _REMEDY = "run `stformat verify`; convert the slide again or copy it anew"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRun:
-    """Adjacent chunks of one file, read at once; the lists are parallel."""
+    """Adjacent chunks of one file, decoded one after the other; the lists are parallel."""
 
     key: str
     """Path of the file from the root of the store."""
@@ -51,6 +52,23 @@ class ChunkRun:
     chunks: list[int]
     """Flat number of each chunk."""
 
+    @property
+    def start(self) -> int:
+        """First byte of the run."""
+        return self.starts[0]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the run."""
+        return self.starts[-1] + self.lengths[-1] - self.starts[0]
+
+    def iter_chunks(self, data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+        """Yield flat number, place in the request and bytes of each chunk of the run's bytes."""
+        columns = zip(self.chunks, self.positions, self.starts, self.lengths, strict=True)
+        for number, position, start, n_bytes in columns:
+            begin = start - self.start
+            yield number, position, data[begin : begin + n_bytes]
+
 
 def chunk_grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
     """Return how many chunks cover an array along each axis.
@@ -64,7 +82,7 @@ def chunk_grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ..
 
 
 class ChunkBytes:
-    """Reads the chunks of one array as they are stored; safe for threads.
+    """Finds the chunks of one array as they are stored; safe for threads.
 
     Shard indices are read once and kept: 16 bytes for each chunk of a shard that was touched.
 
@@ -101,7 +119,7 @@ class ChunkBytes:
         self._check_sizes()
 
     def locate(self, chunks: NDArray[np.int64]) -> list[ChunkRun]:
-        """Find the bytes of chunks and join adjacent ranges, some for each thread.
+        """Find the bytes of chunks and join adjacent ones to runs, some for each thread.
 
         Raises
         ------
@@ -115,27 +133,24 @@ class ChunkBytes:
         shard = np.ravel_multi_index(of_shard, self._shard_grid)
         groups = group_by_chunk(shard)
         spans = np.empty((len(chunks), 2), dtype=np.uint64)
-        for position, number in enumerate(groups.chunks.tolist()):
+        for position, of_chunks in enumerate(self._spans_of(groups.chunks.tolist())):
             here = groups.pieces(position)
-            spans[here] = self._shard_spans(number)[slot[here]]
+            spans[here] = of_chunks[slot[here]]
         absent = spans[:, 0] == _MISSING
         if absent.any():
             raise self.corrupt(int(chunks[np.argmax(absent)]), "no bytes for it in its shard")
         return self._join(chunks, shard, spans.astype(np.int64))
 
-    def iter_run(self, run: ChunkRun) -> Iterator[tuple[int, memoryview]]:
-        """Read a run at once: yield each chunk's place in the request and its bytes.
+    def read(self, number: int) -> memoryview:
+        """Return the bytes of one chunk.
 
         Raises
         ------
         CorruptStoreError
-            If the file ends early.
+            If it has none, or its file ends early.
         """
-        begin = run.starts[0]
-        length = run.starts[-1] + run.lengths[-1] - begin
-        data = memoryview(self._files.read_range(run.key, begin, length))
-        for position, start, size in zip(run.positions, run.starts, run.lengths, strict=True):
-            yield position, data[start - begin : start - begin + size]
+        (run,) = self.locate(np.array([number]))
+        return memoryview(self._files.read_range(run.key, run.start, run.n_bytes))
 
     def corrupt(self, number: int, found: str) -> CorruptStoreError:
         """Return the error that says what is wrong with the chunk of a flat number."""
@@ -197,20 +212,20 @@ class ChunkBytes:
         index = np.unravel_index(shard, self._shard_grid)
         return f"{self._path}/{self._metadata.separator.join(['c', *(str(i) for i in index)])}"
 
-    def _shard_spans(self, shard: int) -> NDArray[np.uint64]:
-        """Return first byte and length of every chunk of a shard: shape (n, 2)."""
-        spans = self._spans.get(shard)
-        if spans is None:
-            spans = self._read_spans(self._key(shard))
-            self._spans[shard] = spans
-        return spans
+    def _spans_of(self, shards: list[int]) -> list[NDArray[np.uint64]]:
+        """Return first byte and length of every chunk of each shard: shape (n, 2)."""
+        missing = [shard for shard in shards if shard not in self._spans]
+        keys = [self._key(shard) for shard in missing]
+        found = map_reads(self._read_spans, keys, self._files.costs)
+        self._spans.update(zip(missing, found, strict=True))
+        return [self._spans[shard] for shard in shards]
 
     def _read_spans(self, key: str) -> NDArray[np.uint64]:
-        size = self._files.size(key)
         if self._metadata.shards is None:
-            spans, end = np.array([[0, size]], dtype=np.uint64), size
+            end = self._files.size(key)
+            spans = np.array([[0, end]], dtype=np.uint64)
         else:
-            spans, end = self._read_index(key, size)
+            spans, end = self._read_index(key)
         there = spans[:, 0] != _MISSING
         first, length = spans[there].T
         if (
@@ -227,12 +242,12 @@ class ChunkBytes:
             )
         return spans
 
-    def _read_index(self, key: str, size: int) -> tuple[NDArray[np.uint64], int]:
+    def _read_index(self, key: str) -> tuple[NDArray[np.uint64], int]:
         """Return the index of a shard and the byte where it begins."""
         n_bytes = math.prod(self._shard_chunks) * _ENTRY_BYTES
+        tail, size = self._files.read_tail(key, n_bytes + _CHECKSUM_BYTES)
         end = size - n_bytes - _CHECKSUM_BYTES
         if end >= 0:
-            tail = self._files.read_suffix(key, n_bytes + _CHECKSUM_BYTES)
             body, checksum = tail[:n_bytes], tail[n_bytes:]
             if google_crc32c.value(body) == int.from_bytes(checksum, "little"):
                 return np.frombuffer(body, dtype="<u8").reshape(-1, 2), end

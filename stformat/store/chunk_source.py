@@ -32,17 +32,18 @@ _BOUNDS: Mapping[Compression, Callable[[int], int]] = MappingProxyType(
 
 
 class ChunkSource(Protocol):
-    """Reads and decodes the chunks of one array; safe for threads."""
+    """Finds and decodes the chunks of one array; safe for threads."""
 
     def locate(self, chunks: NDArray[np.int64]) -> list[ChunkRun]:
-        """Cut a request for chunks, given by flat number, into runs that are read independently."""
+        """Cut a request for chunks, given by flat number, into runs decoded independently."""
 
     def iter_run(
-        self, run: ChunkRun, new_chunk: Callable[[], NDArray[Any]]
+        self, run: ChunkRun, data: memoryview, new_chunk: Callable[[], NDArray[Any]]
     ) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Read a run: yield each chunk's place in the request and its verified values.
+        """Decode a run: yield each chunk's place in the request and its verified values.
 
-        `new_chunk` gives an array of the chunk's shape and type that may be decoded into.
+        `data` are the bytes of the run, `new_chunk` gives an array of the chunk's shape and type
+        that may be decoded into.
         """
 
 
@@ -79,16 +80,16 @@ class CodedChunks:
         return self._bytes.locate(chunks)
 
     def iter_run(
-        self, run: ChunkRun, new_chunk: Callable[[], NDArray[Any]]
+        self, run: ChunkRun, data: memoryview, new_chunk: Callable[[], NDArray[Any]]
     ) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Read and decode a run; see `ChunkSource`.
+        """Decode a run; see `ChunkSource`.
 
         Raises
         ------
         CorruptStoreError
-            If the file ends early or a chunk is damaged.
+            If a chunk is damaged.
         """
-        for number, (position, encoded) in zip(run.chunks, self._bytes.iter_run(run), strict=True):
+        for number, position, encoded in run.iter_chunks(data):
             chunk = new_chunk()
             try:
                 self._decode(encoded, chunk)

@@ -175,10 +175,17 @@ class _Overlay:
     def __init__(self, files: StoreFiles, replaced: Mapping[str, bytes]) -> None:
         self._files = files
         self.replaced = replaced
+        self.costs = files.costs
 
-    def read(self, path: str) -> bytes:
-        """Return a whole file."""
-        return self.replaced[path] if path in self.replaced else self._files.read(path)
+    def find(self, path: str, *, at_most: int | None = None) -> bytes | None:
+        """Return a file, or its first `at_most` bytes; None where there is none."""
+        return self.read(path, at_most=at_most) if self.exists(path) else None
+
+    def read(self, path: str, *, at_most: int | None = None) -> bytes:
+        """Return a whole file, or its first `at_most` bytes where it is longer."""
+        if path in self.replaced:
+            return self.replaced[path][:at_most]
+        return self._files.read(path, at_most=at_most)
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start` on."""
@@ -186,9 +193,12 @@ class _Overlay:
             return self.replaced[path][start : start + length]
         return self._files.read_range(path, start, length)
 
-    def read_suffix(self, path: str, length: int) -> bytes:
-        """Return exactly the last `length` bytes."""
-        return self.read_range(path, self.size(path) - length, length)
+    def read_tail(self, path: str, at_most: int) -> tuple[bytes, int]:
+        """Return the last `at_most` bytes, or all if there are fewer, and the size of the file."""
+        if path in self.replaced:
+            data = self.replaced[path]
+            return data[max(0, len(data) - at_most) :], len(data)
+        return self._files.read_tail(path, at_most)
 
     def size(self, path: str) -> int:
         """Return the size of a file in bytes."""
@@ -201,6 +211,10 @@ class _Overlay:
     def walk(self) -> Iterator[str]:
         """Yield the path of everything that is no directory, ascending."""
         yield from sorted({*self._files.walk(), *self.replaced}, key=os.fsencode)
+
+    def check_version(self) -> None:
+        """Look at the files below."""
+        self._files.check_version()
 
     def close(self) -> None:
         """Close the files below."""

@@ -13,8 +13,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 from stformat.errors import (
     CorruptStoreError,
@@ -26,7 +27,7 @@ from stformat.errors import (
     UnsupportedStoreError,
 )
 
-__all__ = ["MAX_DEPTH", "MAX_OPEN_FILES", "DirectoryFiles", "StoreFiles"]
+__all__ = ["MAX_DEPTH", "MAX_OPEN_FILES", "DirectoryFiles", "ReadCosts", "StoreFiles"]
 
 MAX_OPEN_FILES = 64
 """Files of one store that are kept open between reads."""
@@ -46,17 +47,44 @@ os.register_at_fork(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadCosts:
+    """How files are best read: what a read costs beside its bytes.
+
+    The default is that of a local disk, where a read costs nothing else.
+    """
+
+    n_in_flight: int = 0
+    """Reads that wait at once, in threads of their own; 0: whoever decodes reads for itself."""
+
+    gap_bytes: int = 0
+    """Two ranges of one file no further apart are read as one."""
+
+    request_bytes: int = 0
+    """Ranges are not joined beyond this size."""
+
+    can_list: bool = True
+    """Whether `StoreFiles.walk` tells which files there are."""
+
+
 class StoreFiles(Protocol):
     """Where the bytes of a store come from. Paths are relative, with ``/``."""
 
-    def read(self, path: str) -> bytes:
-        """Return a whole file."""
+    @property
+    def costs(self) -> ReadCosts:
+        """How the files are best read."""
+
+    def find(self, path: str, *, at_most: int | None = None) -> bytes | None:
+        """Return a file, or its first `at_most` bytes; None where there is none."""
+
+    def read(self, path: str, *, at_most: int | None = None) -> bytes:
+        """Return a whole file, or its first `at_most` bytes where it is longer."""
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start` on."""
 
-    def read_suffix(self, path: str, length: int) -> bytes:
-        """Return exactly the last `length` bytes."""
+    def read_tail(self, path: str, at_most: int) -> tuple[bytes, int]:
+        """Return the last `at_most` bytes, or all if there are fewer, and the size of the file."""
 
     def size(self, path: str) -> int:
         """Return the size of a file in bytes."""
@@ -66,6 +94,9 @@ class StoreFiles(Protocol):
 
     def walk(self) -> Iterator[str]:
         """Yield the path of everything that is no directory, ascending; hidden names left out."""
+
+    def check_version(self) -> None:
+        """Raise StoreReplaced if what was read may be of another version than what was opened."""
 
     def close(self) -> None:
         """Let go of what is held; no other method may be called afterwards."""
@@ -126,6 +157,8 @@ class DirectoryFiles:
     (b'{}', ['zarr.json'])
     """
 
+    costs: ClassVar[ReadCosts] = ReadCosts()
+
     path: Path
     """The directory, absolute, links resolved."""
 
@@ -151,20 +184,26 @@ class DirectoryFiles:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def read(self, path: str) -> bytes:
-        """Return a whole file."""
+    def find(self, path: str, *, at_most: int | None = None) -> bytes | None:
+        """Return a file, or its first `at_most` bytes; None where there is none."""
+        return self.read(path, at_most=at_most) if self.exists(path) else None
+
+    def read(self, path: str, *, at_most: int | None = None) -> bytes:
+        """Return a whole file, or its first `at_most` bytes where it is longer."""
         with self._borrowed(path) as file:
-            return self._pread(file, path, 0, file.size)
+            length = file.size if at_most is None else min(at_most, file.size)
+            return self._pread(file, path, 0, length)
 
     def read_range(self, path: str, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start` on."""
         with self._borrowed(path) as file:
             return self._pread(file, path, start, length)
 
-    def read_suffix(self, path: str, length: int) -> bytes:
-        """Return exactly the last `length` bytes."""
+    def read_tail(self, path: str, at_most: int) -> tuple[bytes, int]:
+        """Return the last `at_most` bytes, or all if there are fewer, and the size of the file."""
         with self._borrowed(path) as file:
-            return self._pread(file, path, file.size - length, length)
+            length = min(at_most, file.size)
+            return self._pread(file, path, file.size - length, length), file.size
 
     def size(self, path: str) -> int:
         """Return the size of a file in bytes."""
@@ -196,6 +235,9 @@ class DirectoryFiles:
         if self.is_replaced():
             raise _replaced(self.path)
         yield from paths
+
+    def check_version(self) -> None:
+        """Do nothing: the directory that is held is one version."""
 
     def close(self) -> None:
         """Close every descriptor as soon as no thread uses it."""

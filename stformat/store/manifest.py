@@ -37,6 +37,7 @@ __all__ = [
     "dump_record",
     "file_crc32c",
     "file_entries",
+    "find_bounded",
     "is_node_document",
     "metadata_crc32c",
     "new_manifest",
@@ -267,7 +268,12 @@ def read_object(files: StoreFiles, path: str) -> dict[str, Any]:
 
 def read_bounded(files: StoreFiles, path: str) -> bytes:
     """Read a file that should hold JSON: whole, or as much as shows that it is too large."""
-    return files.read_range(path, 0, min(files.size(path), MAX_BYTES + 1))
+    return files.read(path, at_most=MAX_BYTES + 1)
+
+
+def find_bounded(files: StoreFiles, path: str) -> bytes | None:
+    """Read a file that should hold JSON, as `read_bounded` does; None where there is none."""
+    return files.find(path, at_most=MAX_BYTES + 1)
 
 
 def is_node_document(path: str) -> bool:

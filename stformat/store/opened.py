@@ -37,6 +37,7 @@ from stformat.store.layout import COMMIT_PATH, MANIFEST_PATH
 from stformat.store.manifest import (
     ROOT_PATH,
     RecordError,
+    find_bounded,
     is_node_document,
     metadata_crc32c,
     node_path,
@@ -45,6 +46,7 @@ from stformat.store.manifest import (
     parse_manifest,
     read_bounded,
 )
+from stformat.store.read_ahead import map_reads
 
 __all__ = ["CommittedStore", "open_committed", "parse_root_attribute", "read_root"]
 
@@ -102,6 +104,7 @@ class CommittedStore:
         self._manifest: Manifest | None = None
         self._entries: Mapping[str, ArrayEntry] = MappingProxyType({})
         self._arrays: dict[str, ArrayMetadata] = {}
+        self._documents: dict[str, bytes | None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -202,7 +205,8 @@ class CommittedStore:
         names = sorted({name for name in below if "/" not in name})
         if self._nodes is not None:
             return names
-        return [name for name in names if self.files.exists(f"{prefix}{name}/{ROOT_PATH}")]
+        found = map_reads(self._find_node, [f"{prefix}{name}" for name in names], self.files.costs)
+        return [name for name, data in zip(names, found, strict=True) if data is not None]
 
     def paths(self) -> list[str]:
         """Return the path of every committed node but the root, ascending."""
@@ -218,10 +222,19 @@ class CommittedStore:
         files = (entry.path for entry in self.manifest.files)
         return [node_path(file) for file in files if is_node_document(file) and file != ROOT_PATH]
 
+    def _find_node(self, path: str) -> bytes | None:
+        """Return a node's own document, read once."""
+        if path not in self._documents:
+            self._documents[path] = find_bounded(self.files, f"{path}/{ROOT_PATH}")
+        return self._documents[path]
+
     def _read_node(self, path: str) -> dict[str, Any]:
         document_path = f"{path}/{ROOT_PATH}"
+        data = self._find_node(path)
+        if data is None:
+            raise _missing(document_path)
         try:
-            return parse_object(read_bounded(self.files, document_path))
+            return parse_object(data)
         except JsonError as error:
             raise _corrupt("store.json", document_path, "a JSON object", str(error)) from error
 
@@ -311,11 +324,13 @@ def read_root(files: StoreFiles, where: str) -> tuple[bytes, dict[str, Any]]:
     CorruptStoreError
         If it is missing from a store, or is no Zarr v3 group.
     """
-    if not files.exists(ROOT_PATH) and not files.exists(COMMIT_PATH):
+    data = find_bounded(files, ROOT_PATH)
+    if data is None:
+        if files.find(COMMIT_PATH, at_most=0) is not None:
+            raise _missing(ROOT_PATH)
         raise NotAStoreError(
-            Problem("store.not-zarr", where, "a store has a zarr.json", "a directory without one")
+            Problem("store.not-zarr", where, "a store has a zarr.json at its root", "none")
         )
-    data = read_bounded(files, ROOT_PATH)
     try:
         document = parse_object(data)
     except JsonError as error:
@@ -374,7 +389,8 @@ def _open_once(path: str | os.PathLike[str]) -> CommittedStore:
 
 
 def _read_commit(files: StoreFiles, where: str, *, has_attribute: bool) -> Commit:
-    if not files.exists(COMMIT_PATH):
+    data = find_bounded(files, COMMIT_PATH)
+    if data is None:
         if not has_attribute:
             raise NotAStoreError(
                 Problem(
@@ -396,7 +412,7 @@ def _read_commit(files: StoreFiles, where: str, *, has_attribute: bool) -> Commi
             )
         )
     try:
-        return parse_commit(read_bounded(files, COMMIT_PATH))
+        return parse_commit(data)
     except RecordError as error:
         raise UncommittedStoreError(
             Problem(
@@ -415,6 +431,10 @@ def _consolidated_nodes(root: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not isinstance(nodes, dict):
         raise _corrupt("store.unconsolidated", where, "consolidated metadata", "none")
     return nodes
+
+
+def _missing(path: str) -> CorruptStoreError:
+    return CorruptStoreError(Problem("store.file-missing", path, "the file must exist", "nothing"))
 
 
 def _corrupt(

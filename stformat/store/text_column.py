@@ -15,6 +15,7 @@ from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_bytes import ChunkBytes, chunk_grid
 from stformat.store.chunk_codec import ChunkError, compressed_bound, declared_size, decode_into
 from stformat.store.opened import CommittedStore
+from stformat.store.read_ahead import RunReader
 
 __all__ = ["read_text"]
 
@@ -84,14 +85,17 @@ def _read_strings(store: CommittedStore, path: str) -> NDArray[np.object_]:
     (length,), (edge,) = metadata.shape, metadata.chunks
     encoded = ChunkBytes(store.files, path, metadata, max_bytes=compressed_bound(_MAX_CHUNK_BYTES))
     texts = np.empty(length, dtype=object)
-    for run in encoded.locate(np.arange(*chunk_grid((length,), (edge,)))):
-        for number, (_, frame) in zip(run.chunks, encoded.iter_run(run), strict=True):
-            try:
-                chunk = _decode(frame, edge)
-            except ChunkError as error:
-                raise encoded.corrupt(number, str(error)) from error
-            start = number * edge
-            texts[start : start + edge] = chunk[: length - start]
+    runs = encoded.locate(np.arange(*chunk_grid((length,), (edge,))))
+    with RunReader(store.files, runs) as reader:
+        for nth, run in enumerate(runs):
+            with reader.read(nth) as data:
+                for number, _, frame in run.iter_chunks(data):
+                    try:
+                        chunk = _decode(frame, edge)
+                    except ChunkError as error:
+                        raise encoded.corrupt(number, str(error)) from error
+                    start = number * edge
+                    texts[start : start + edge] = chunk[: length - start]
     return texts
 
 

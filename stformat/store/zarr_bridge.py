@@ -119,14 +119,17 @@ class ZarrChunks:
             ) from error
 
     def locate(self, chunks: NDArray[np.int64]) -> list[ChunkRun]:
-        """Make a run of each chunk: where its bytes lie is zarr-python's to know."""
+        """Make a run of each chunk, without bytes: where they lie is zarr-python's to know."""
         return [
-            ChunkRun(key=self._path, starts=[], lengths=[], positions=[at], chunks=[number])
+            ChunkRun(key=self._path, starts=[0], lengths=[0], positions=[at], chunks=[number])
             for at, number in enumerate(chunks.tolist())
         ]
 
     def iter_run(
-        self, run: ChunkRun, new_chunk: Callable[[], NDArray[Any]]
+        self,
+        run: ChunkRun,
+        data: memoryview,  # noqa: ARG002 - zarr-python reads for itself
+        new_chunk: Callable[[], NDArray[Any]],
     ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Read and decode a run; see `ChunkSource`.
 
@@ -190,8 +193,7 @@ class _PlainView:
     def read(self, index: tuple[int, ...]) -> bytes | memoryview:
         """Return a chunk as its remaining codecs take it."""
         number = int(np.ravel_multi_index(index, self._grid))
-        (run,) = self._bytes.locate(np.array([number]))
-        ((_, encoded),) = self._bytes.iter_run(run)
+        encoded = self._bytes.read(number)
         try:
             return self._unwrap(encoded)
         except (ChunkError, zlib.error) as error:

@@ -121,12 +121,12 @@ def test_points_are_read_one_by_one(dataset, whole):
 @pytest.mark.parametrize("chunks", [None, {"obs": 20}])
 def test_nothing_but_metadata_is_read_to_open_and_to_print(store, monkeypatch, chunks):
     paths: list[str] = []
-    for name in ("read", "read_range", "read_suffix"):
+    for name in ("read", "read_range", "read_tail"):
         original = getattr(DirectoryFiles, name)
 
-        def spy(self, path, *args, _original=original):
+        def spy(self, path, *args, _original=original, **options):
             paths.append(path)
-            return _original(self, path, *args)
+            return _original(self, path, *args, **options)
 
         monkeypatch.setattr(DirectoryFiles, name, spy)
     with stf.open_dataset(store("wide"), chunks=chunks) as dataset:

@@ -71,7 +71,7 @@ def test_adjacent_chunks_are_read_at_once_unless_threads_would_wait(store, monke
 def test_an_index_is_read_once(store, monkeypatch):
     reader = ArrayReader(store, "a")
     reader.read_1d(0, 10)
-    monkeypatch.setattr(store.files, "read_suffix", None)
+    monkeypatch.setattr(store.files, "read_tail", None)
     reader.read_1d(64, 900)
 
 

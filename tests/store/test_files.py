@@ -52,7 +52,11 @@ def test_reads_whole_files_ranges_and_ends(files, path):
         files.read_range(path, len(data) // 2, len(data) // 4)
         == (data[len(data) // 2 : len(data) // 2 + len(data) // 4])
     )
-    assert files.read_suffix(path, len(data) // 3) == data[len(data) - len(data) // 3 :]
+    tail = data[len(data) - len(data) // 3 :]
+    assert files.read_tail(path, len(data) // 3) == (tail, len(data))
+    assert files.read_tail(path, len(data) + 1) == (data, len(data))
+    assert files.read(path, at_most=len(data) // 2) == data[: len(data) // 2]
+    assert files.find(path) == data
 
 
 def test_walk_is_sorted_by_bytes_and_leaves_hidden_names_out(folder, files):
@@ -110,9 +114,9 @@ def test_ranges_beyond_the_file_are_refused_before_anything_is_allocated(files, 
         files.read_range("a/c/0/0", start, length)
 
 
-def test_a_suffix_longer_than_the_file_is_refused(files):
-    with pytest.raises(CorruptStoreError):
-        files.read_suffix("zarr.json", 3)
+def test_a_file_that_is_looked_for_may_be_missing(files):
+    assert files.find("a/c/0/1") is None
+    assert files.find("nothing/at/all", at_most=3) is None
 
 
 def test_a_missing_file_of_a_store_that_is_there_is_corruption(files):

@@ -39,13 +39,13 @@ def open_changed(path):
 
 def test_opening_reads_the_root_and_the_commit_record_only(small_store, monkeypatch):
     read = []
-    read_range = DirectoryFiles.read_range
+    read_bytes = DirectoryFiles._pread
 
-    def recorded(self, path, start, length):
+    def recorded(self, file, path, start, length):
         read.append(path)
-        return read_range(self, path, start, length)
+        return read_bytes(self, file, path, start, length)
 
-    monkeypatch.setattr(DirectoryFiles, "read_range", recorded)
+    monkeypatch.setattr(DirectoryFiles, "_pread", recorded)
     with open_committed(small_store) as store:
         assert store.attributes.tables[0].name == "expression"
         assert store.array("images/he/s0").shape[0] == 3
