@@ -1,11 +1,18 @@
-"""Fixtures of every test: where the real inputs are, and small converted slides."""
+"""Fixtures of every test: real inputs, small converted slides, processes that are forked."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +53,48 @@ def fast_path(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=memory, prefix="stformat-") as folder:
         yield Path(folder)
+
+
+class Child:
+    """A process that does one task."""
+
+    def __init__(self, server: subprocess.Popen[str], task: str, outcome: Path, **given: Any):
+        self._server = server
+        self._outcome = outcome
+        self.pid = int(self._ask(task=task, arguments=given, outcome=str(outcome)))
+
+    def _ask(self, **request: Any) -> str:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return self._server.stdout.readline()
+
+    def send(self, number: signal.Signals, *, after_s: float = 0.0) -> None:
+        """Send a signal at a time of its life."""
+        time.sleep(after_s)
+        os.kill(self.pid, number)  # it stays a zombie until it is waited for
+
+    def wait(self) -> int:
+        """Return its exit code, or minus the signal that ended it."""
+        return int(self._ask(wait=self.pid))
+
+    def answer(self) -> dict[str, Any]:
+        """Wait; return its result, or its error."""
+        self.wait()
+        answer: dict[str, Any] = json.loads(self._outcome.read_text())
+        return answer
+
+
+@pytest.fixture(scope="session")
+def start_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Child]]:
+    folder = tmp_path_factory.mktemp("outcomes")
+    numbers = count()
+    with subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("child_server.py"))],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        yield lambda task, **given: Child(server, task, folder / f"{next(numbers)}.json", **given)
+        server.stdin.close()

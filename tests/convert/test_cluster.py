@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
+import dask
 import distributed
 import pytest
+from distributed.utils import get_mp_context
 
 import stformat as stf
 from stformat.errors import InputError
@@ -16,10 +18,13 @@ from .conftest import digests, write_corpus  # isort: skip
 
 @pytest.fixture(scope="module")
 def cluster():
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-    ) as cluster:
-        yield cluster
+    """Workers that are forked from a process which has everything loaded."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["distributed", "stformat.convert.slide"])
+        with distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as cluster:
+            yield cluster
 
 
 @pytest.fixture(autouse=True)
@@ -81,8 +86,6 @@ def test_a_slide_whose_worker_dies_too_often_is_reported(cluster, samples, tmp_p
 
 
 def test_a_scheduler_that_does_not_answer_is_bad_input(corpus, tmp_path):
-    import dask
-
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
         pytest.raises(InputError, match="a dask scheduler must answer"),

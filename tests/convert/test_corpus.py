@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 import stformat as stf
+from stformat import cli
 from stformat.convert._plan import plan_corpus
 from stformat.convert._task import run_task
 from stformat.errors import ImageCodecWarning, InputError, StoreWriteError, UnknownSourceError
@@ -45,10 +46,6 @@ def started():
 
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def command(*arguments):
-    return [sys.executable, "-W", "error", "-m", "stformat.cli", *map(str, arguments)]
 
 
 def test_processes_make_the_bytes_of_single_conversions_and_tell_how_far_they_are(
@@ -188,11 +185,9 @@ def test_one_slide_that_fails_keeps_no_other_from_it(samples, tmp_path):
     tree, out = tmp_path / "tree", tmp_path / "out"
     shutil.copytree(samples, tree)
     next((tree / "B" / "ST-imgs").rglob("*.jpg")).write_bytes(b"\xff\xd8\xff\xe0 no more")
-    ran = subprocess.run(
-        command("convert", tree, out, "--workers", 1, "--json"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ran.returncode == 1
+    command = ["convert", str(tree), str(out), "--workers", "1", "--json"]
+    ran = CliRunner().invoke(cli.app, command)
+    assert ran.exit_code == 1
     report = json.loads(ran.stdout)
     assert [(one["slide_id"], one["result"], one["error"]) for one in report["slides"]] == [
         ("A", "converted", None),
@@ -205,51 +200,38 @@ def test_one_slide_that_fails_keeps_no_other_from_it(samples, tmp_path):
     assert verify_store(out / "A.zarr") == []
 
 
-def test_a_full_disk_fails_slide_after_slide_and_leaves_nothing(samples, tmp_path):
-    limit = 20_000
-    ran = subprocess.run(
-        command("convert", samples, tmp_path / "out", "--workers", 1, "--json"),
-        capture_output=True, text=True, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
-    assert ran.returncode == 1, ran.stderr
-    outcomes = json.loads(ran.stdout)["slides"]
+def test_a_full_disk_fails_slide_after_slide_and_leaves_nothing(samples, tmp_path, start_child):
+    child = start_child(
+        "convert_corpus", tree=str(samples), out=str(tmp_path / "out"), file_limit=20_000
+    )
+    outcomes = child.answer()["result"]["outcomes"]
     assert [one["error"] for one in outcomes] == ["StoreWriteError", "StoreWriteError"]
     assert names_in(tmp_path / "out") == []
 
 
-def test_a_process_that_is_killed_is_replaced_once(samples, tmp_path, started):
+def test_a_process_that_is_killed_is_replaced_once(samples, tmp_path, start_child):
     out = tmp_path / "out"
-    killed = []
-
-    def kill(event):
-        is_due = event.slide_id == "B" or not killed
-        if event.step and event.step.step == "image" and event.step.done == 0 and is_due:
-            (child,) = started()
-            child.kill()
-            killed.append(event.slide_id)
-
-    report = stf.convert_slides(samples, out, workers=1, progress=kill)
-    assert sorted(killed) == ["A", "B", "B"] or killed == ["B", "B"]
-    (died,) = report.failed
-    assert (died.slide_id, died.error) == ("B", "ConversionDiedError")
-    assert "SIGKILL, 2 times" in died.problems[0].found
+    child = start_child("convert_corpus", tree=str(samples), out=str(out), kill="B")
+    result = child.answer()["result"]
+    assert sorted(result["killed"]) in (["A", "B", "B"], ["B", "B"])
+    (died,) = (one for one in result["outcomes"] if one["result"] == "failed")
+    assert (died["slide_id"], died["error"]) == ("B", "ConversionDiedError")
+    assert "SIGKILL, 2 times" in died["found"][0]
     assert names_in(out) == ["A.zarr"]
     assert verify_store(out / "A.zarr") == []
 
 
 def test_an_exception_of_the_callback_ends_all_and_leaves_nothing_half_done(
-    samples, tmp_path, started
+    samples, tmp_path, start_child
 ):
-    def refuse(event):
-        if event.step and event.step.step == "shapes":
-            raise RuntimeError("enough")
-
-    with pytest.raises(RuntimeError, match="enough") as caught:
-        stf.convert_slides(samples, tmp_path / "out", workers=2, progress=refuse)
-    assert "of 2 slides had ended" in caught.value.__notes__[0]
-    assert started() == []
-    assert all(not name.startswith(".") for name in names_in(tmp_path / "out"))
+    out = tmp_path / "out"
+    child = start_child(
+        "convert_corpus", tree=str(samples), out=str(out), workers=2, raise_at="shapes"
+    )
+    result = child.answer()["result"]
+    assert "of 2 slides had ended" in result["notes"][0]
+    assert result["left"] == 0
+    assert all(not name.startswith(".") for name in names_in(out))
 
 
 @pytest.mark.parametrize(
@@ -257,20 +239,22 @@ def test_an_exception_of_the_callback_ends_all_and_leaves_nothing_half_done(
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
 )
 def test_signals_end_every_process_and_leave_whole_stores_only(
-    signal_number, exit_code, corpus, tmp_path
+    signal_number, exit_code, corpus, tmp_path, start_child
 ):
     out = tmp_path / "out"
-    with subprocess.Popen(
-        command("convert", corpus, out, "--workers", 2), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
-        process.stderr.readline()  # one slide has ended, others have begun
-        children = psutil.Process(process.pid).children()
-        assert len(children) == 2
-        os.kill(process.pid, signal_number)
-        process.wait()
-        _, alive = psutil.wait_procs(children, timeout=60)
-    assert (process.returncode, alive) == (exit_code, [])
+    out.mkdir()
+    child = start_child(
+        "run_command",
+        arguments=["convert", str(corpus), str(out), "--workers", "2", "--quiet"],
+    )
+    workers = []
+    while not (len(workers) == 2 and any(not name.startswith(".") for name in names_in(out))):
+        time.sleep(0.02)
+        workers = psutil.Process(child.pid).children()
+    child.send(signal_number)
+    assert child.wait() == exit_code
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []
     assert all(not name.startswith(".") for name in names_in(out))
     assert all(verify_store(store) == [] for store in out.iterdir())
 

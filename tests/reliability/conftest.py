@@ -6,15 +6,8 @@ under ``-m reliability`` and with ``c`` under ``-m long``.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,51 +35,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
 
 
-class Child:
-    """A process that does one task."""
-
-    def __init__(self, server: subprocess.Popen[str], task: str, outcome: Path, **given: Any):
-        self._server = server
-        self._outcome = outcome
-        self.pid = int(self._ask(task=task, arguments=given, outcome=str(outcome)))
-
-    def _ask(self, **request: Any) -> str:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return self._server.stdout.readline()
-
-    def send(self, number: signal.Signals, *, after_s: float = 0.0) -> None:
-        """Send a signal at a time of its life."""
-        time.sleep(after_s)
-        os.kill(self.pid, number)  # it stays a zombie until it is waited for
-
-    def wait(self) -> int:
-        """Return its exit code, or minus the signal that ended it."""
-        return int(self._ask(wait=self.pid))
-
-    def answer(self) -> dict[str, Any]:
-        """Wait; return its result, or its error."""
-        self.wait()
-        answer: dict[str, Any] = json.loads(self._outcome.read_text())
-        return answer
-
-
-@pytest.fixture(scope="session")
-def start_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Child]]:
-    folder = tmp_path_factory.mktemp("outcomes")
-    numbers = count()
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("child_server.py"))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as server:  # fmt: skip
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n"
-        yield lambda task, **given: Child(server, task, folder / f"{next(numbers)}.json", **given)
-        server.stdin.close()
-
-
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Two samples, for an old version of a store and a new one."""
@@ -102,7 +50,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture(scope="session")
 def versions(
     sources: tuple[str, str],
-    start_child: Callable[..., Child],
+    start_child: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Path]:
     """The stores of `sources`, undisturbed."""
@@ -123,7 +71,7 @@ class Site:
         target: Path,
         sources: tuple[str, str],
         versions: tuple[Path, Path],
-        start: Callable[..., Child],
+        start: Callable[..., Any],
     ) -> None:
         self.target = target
         self.sources = sources
@@ -140,7 +88,7 @@ class Site:
         """Leave nothing at the target."""
         shutil.rmtree(self.target, ignore_errors=True)
 
-    def convert(self, task: str = "convert", **options: Any) -> Child:
+    def convert(self, task: str = "convert", **options: Any) -> Any:
         """Let a process convert the new version's source, overwriting what is there."""
         given = {"source": self.sources[1], "target": str(self.target), "overwrite": True}
         return self.start(task, **{**given, **options})
@@ -177,6 +125,6 @@ def site(
     fast_path: Path,
     sources: tuple[str, str],
     versions: tuple[Path, Path],
-    start_child: Callable[..., Child],
+    start_child: Callable[..., Any],
 ) -> Site:
     return Site(fast_path / "slide.zarr", sources, versions, start_child)

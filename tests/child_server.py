@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import resource
 import signal
+import stat
+import subprocess
 import sys
 import tempfile
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
 
 import stformat
-from stformat.convert import convert_slide
+from stformat.convert import _local_pool, convert_slide, convert_slides
 from stformat.errors import InputError, Problem, StformatError, StoreReplaced
 from stformat.store import commit, durable
 from stformat.store.opened import open_committed
@@ -78,10 +84,95 @@ def convert_at_go(source, target, *, overwrite, go):
 
 
 def run_command(arguments):
-    """Run the command line."""
+    """Run the command line; what converts a corpus is forked."""
     from stformat.cli import main
 
+    fork_workers()
     main(arguments)
+
+
+def convert_corpus(tree, out, *, workers=1, kill=None, raise_at=None, file_limit=None):
+    """Convert a corpus by processes that are forked; kill those of a slide, raise at a step."""
+    fork_workers()
+    if file_limit is not None:
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, hard))
+    killed = []
+
+    def progress(event):
+        if event.step is None:
+            return
+        is_due = event.slide_id == kill or (kill is not None and not killed)
+        if is_due and event.step.step == "image" and event.step.done == 0:
+            (child,) = psutil.Process().children()
+            child.kill()
+            killed.append(event.slide_id)
+        if event.step.step == raise_at:
+            raise RuntimeError(raise_at)
+
+    try:
+        report = convert_slides(tree, out, workers=workers, progress=progress)
+    except RuntimeError as error:
+        return {"notes": error.__notes__, "left": len(psutil.Process().children())}
+    outcomes = [
+        {
+            "slide_id": one.slide_id,
+            "result": one.result,
+            "error": one.error,
+            "found": [problem.found for problem in one.problems],
+        }
+        for one in report.slides
+    ]
+    return {"outcomes": outcomes, "killed": killed, "left": len(psutil.Process().children())}
+
+
+def fork_workers():
+    """Let the processes that convert a corpus begin with everything loaded."""
+    _local_pool.subprocess = SimpleNamespace(
+        Popen=ForkedWorker,
+        DEVNULL=subprocess.DEVNULL,
+        TimeoutExpired=subprocess.TimeoutExpired,
+    )
+
+
+class ForkedWorker:
+    """What `_local_pool` asks of `subprocess.Popen`, of a process that is forked."""
+
+    def __init__(self, arguments, *, pass_fds, env, **_options):
+        assert arguments[0] == sys.executable
+        self._process = multiprocessing.get_context("fork").Process(
+            target=self._serve, args=(*pass_fds, env)
+        )
+        self._process.start()
+        self.terminate = self._process.terminate
+
+    @staticmethod
+    def _serve(descriptor, env):
+        os.setpgid(0, 0)
+        os.environ.update(env)
+        # Sockets of the other workers, which end when theirs is closed on the other side; a
+        # number that is free could become that of another file before its owner closes it.
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+            if number != descriptor and is_socket(number):
+                os.dup2(null, number)
+        _local_pool.serve(descriptor)
+
+    def wait(self, timeout=None):
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("worker", timeout)
+        return self._process.exitcode
+
+    def kill(self):
+        self._process.kill()
+
+
+def is_socket(descriptor):
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:  # what listed the descriptors
+        return False
 
 
 def add(target, name, *, kill_at):
@@ -156,6 +247,7 @@ TASKS = {
         add,
         convert,
         convert_at_go,
+        convert_corpus,
         convert_under_limit,
         convert_with_failing_sync,
         convert_without_permission,
