@@ -24,6 +24,7 @@ stformat still catches it sensibly)::
     +-- CatalogueError (ValueError)        a catalogue of slides is missing, or is none
     +-- GenePanelError (ValueError)        genes of several slides do not make a panel
     +-- SplitError (ValueError)            slides cannot be split as asked
+    +-- SlidesDifferError (ValueError)     slides are too different to be read together
     +-- NoImageError (LookupError)         the slide has no image
     +-- GeneLookupError (KeyError)         no gene, or several, answer to a name
     +-- BarcodeLookupError (KeyError)      no row has a barcode
@@ -218,6 +219,10 @@ class GenePanelError(StformatError, ValueError):
 
 class SplitError(StformatError, ValueError):
     """Slides cannot be split into training, validation and test as asked, or a file is none."""
+
+
+class SlidesDifferError(StformatError, ValueError):
+    """Slides cannot be read together: other channels, other genes."""
 
 
 class NoImageError(StformatError, LookupError):

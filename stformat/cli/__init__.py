@@ -18,6 +18,7 @@ import typer
 from stformat.cli import convert as _convert  # noqa: F401
 from stformat.cli import first_steps as _first_steps  # noqa: F401
 from stformat.cli import store as _store  # noqa: F401
+from stformat.cli import tiles as _tiles  # noqa: F401
 from stformat.cli._app import BAD_INPUT, app
 from stformat.errors import StformatError, StoreExistsError
 
