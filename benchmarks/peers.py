@@ -4,7 +4,7 @@
 
 Makes slides and matrices from a seed, compares every peer's output with ours, lets all sides of a
 comparison take turns, and writes peers.md and peers.json. A peer that cannot run is a row that
-says why.
+says why. With --only, rows of other topics stay as an earlier run of the same scale wrote them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from peer_cases import conversion, expression, lookup, resampled, tiles, tiles_in_memory
 from peer_cases.data import FULL, SMALL, TINY, Data
 from peer_cases.measure import Row, compare
-from peer_cases.table import Report, write
+from peer_cases.table import Report, earlier_rows, write
 
 TOPICS = {
     "tiles": tiles.COMPARISONS,
@@ -50,8 +50,13 @@ def _report(arguments: argparse.Namespace, folder: Path) -> Report:
     start = time.perf_counter()
     data = Data(scale=SCALES[arguments.scale], folder=folder)
     rows: list[Row] = []
-    for topic in arguments.only:
-        for comparison in TOPICS[topic]:
+    earlier = earlier_rows(arguments.results, data.scale)
+    for topic, comparisons in TOPICS.items():
+        if topic not in arguments.only:
+            works = tuple(comparison.what for comparison in comparisons)
+            rows += [row for row in earlier if row.what.startswith(works)]
+            continue
+        for comparison in comparisons:
             print(f"{time.perf_counter() - start:5.0f} s  {comparison.what}", flush=True)
             measured = compare(comparison, data, rounds=arguments.rounds)
             for row in measured:

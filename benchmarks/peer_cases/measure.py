@@ -70,6 +70,9 @@ class Row:
     foreign: float = 0.0
     """Share of one processor that others took in the median run of the side that suffered more."""
 
+    run: str = ""
+    """Date and commit of the run that measured it."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Checked:

@@ -20,7 +20,7 @@ import psutil
 from peer_cases.data import Scale
 from peer_cases.measure import Row
 
-__all__ = ["Report", "markdown", "write"]
+__all__ = ["Report", "earlier_rows", "markdown", "write"]
 
 _PACKAGES = (
     "numpy", "scipy", "numba", "zarr", "numcodecs", "imagecodecs", "tensorstore", "zarrs",
@@ -29,8 +29,8 @@ _PACKAGES = (
 )  # fmt: skip
 _UNITS_OF_TIME = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _HEAD = (
-    "| work | other side | ours | theirs | ratio | target | reached | outputs | notes |",
-    "|---|---|---|---|---|---|---|---|---|",
+    "| work | other side | ours | theirs | ratio | target | reached | outputs | notes | run |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,10 +62,24 @@ class Report:
         return [row for row in self.rows if row.status == "differs"]
 
 
+def earlier_rows(folder: Path, scale: Scale) -> list[Row]:
+    """Return what an earlier run wrote for data of the same sizes; nothing where there is none."""
+    path = folder / "peers.json"
+    if not path.exists():
+        return []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    if document["scale"] != dataclasses.asdict(scale):
+        return []
+    return [Row(**row) for row in document["rows"]]
+
+
 def write(report: Report, folder: Path) -> None:
     """Write ``peers.md`` and ``peers.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     surroundings = _surroundings()
+    run = f"{surroundings['date']}, {surroundings['commit']}"
+    rows = tuple(dataclasses.replace(row, run=row.run or run) for row in report.rows)
+    report = dataclasses.replace(report, rows=rows)
     (folder / "peers.md").write_text(markdown(report, surroundings), encoding="utf-8")
     document = {
         **surroundings,
@@ -87,8 +101,9 @@ def markdown(report: Report, surroundings: dict[str, Any]) -> str:
         "# stformat beside its peers",
         (
             f"`uv run --group bench python benchmarks/peers.py --scale {scale.name}` on "
-            f"{surroundings['date']}, commit {surroundings['commit']}; {surroundings['machine']}; "
-            f"medians of {report.rounds} runs that took turns, {report.seconds / 60:.0f} minutes."
+            f"{surroundings['machine']}; medians of {report.rounds} runs that took turns. Rows of "
+            "one work were measured together; with `--only` some works are measured anew: the last "
+            "column has date and commit."
         ),
         (
             f"{n_judged - len(report.missed)} of {n_judged} targets reached. A ratio is a peer's "
@@ -121,6 +136,7 @@ def _line(row: Row, rounds: int) -> str:
     else:
         amounts = [_amount(row.ours, row.unit), _amount(row.theirs, row.unit), f"{row.ratio:.2f} x"]
     cells = [row.what, row.peer, *amounts, row.target, reached, row.detail, "; ".join(notes)]
+    cells.append(row.run)
     return "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
 
 
