@@ -168,6 +168,11 @@ class CountsReader:
         return f"<Counts {self._table.name}: {n_obs} x {n_vars} {self.dtype}, {self.nnz} stored>"
 
     @property
+    def table(self) -> str:
+        """Name of the table."""
+        return self._table.name
+
+    @property
     def shape(self) -> tuple[int, int]:
         """``(n_obs, n_vars)``."""
         return self._table.n_obs, self._table.n_vars
