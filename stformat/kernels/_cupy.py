@@ -397,6 +397,7 @@ class CudaTwins:
         threads = _threads_of_row(len(data), n_rows)
         first_bad = self._not_found()
         scales = self._scales(data, starts, stops, target_sum, totals)
+        out.fill(0)
         sizes = np.int64(len(gene_map)), np.int64(n_out), np.uint32(takes_log1p), np.uint32(threads)
         self._over_items(
             "counts",

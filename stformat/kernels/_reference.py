@@ -168,8 +168,9 @@ def densify(  # noqa: PLR0917 - called by position, as its twin
     gene_map: Array,
     out: Array,
 ) -> None:
-    """Write each row's values, scaled to a sum, over zeros in the columns of their genes."""
+    """Write each row's values, scaled to a sum, in the columns of their genes, and zeros else."""
     scales = _scales(data, starts, stops, target_sum, totals)
+    out[...] = 0
     for row, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         target = gene_map[indices[start:stop]]
         is_wanted = target >= 0
@@ -191,6 +192,7 @@ def densify_log1p(  # noqa: PLR0917 - called by position, as its twin
 ) -> None:
     """Do as `densify` and take log(1 + x) before rounding to float32."""
     scales = _scales(data, starts, stops, target_sum, totals)
+    out[...] = 0
     for row, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         target = gene_map[indices[start:stop]]
         is_wanted = target >= 0

@@ -195,7 +195,7 @@ def test_densify_is_its_definition(kernels, matrix, target_sum, flags, data_of):
     rows = None if n_obs == 0 else rows
     chosen = np.arange(n_obs) if rows is None else rows
     factors = (1.0, np.ones(n_obs)) if target_sum is None else (target_sum, totals)
-    expected = np.zeros((len(chosen), n_out), np.float32)
+    expected = np.full((len(chosen), n_out), np.nan, np.float32)
     definition = _reference.densify_log1p if log1p else _reference.densify
     definition(
         data,
@@ -251,9 +251,10 @@ def test_densify_equals_scipy(kernels):
     gene_map[genes] = np.arange(11)
     rows = np.array([3, 39, 3, 0])
     arrays = (matrix.data.astype(np.int32), matrix.indices, matrix.indptr)
-    raw = kernels.densify(*arrays, gene_map=gene_map, n_out=11, rows=rows)
-    np.testing.assert_array_equal(raw, matrix[rows][:, genes].toarray())
     out = np.full((4, 11), np.nan, np.float32)
+    raw = kernels.densify(*arrays, gene_map=gene_map, n_out=11, rows=rows, out=out)
+    np.testing.assert_array_equal(raw, matrix[rows][:, genes].toarray())
+    out.fill(np.nan)
     dense = kernels.densify(
         *arrays, gene_map=gene_map, n_out=11, rows=rows, target_sum=100.0, log1p=True, out=out
     )

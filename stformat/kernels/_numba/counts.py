@@ -159,6 +159,9 @@ def densify(  # noqa: PLR0917 - compiled functions are called by position
         genes = indices[starts[row] : stops[row]]
         target = out[row]
         scale = _scale(target_sum, totals, row, values, lanes)
+        # Cleared right before it is filled, while it is in the cache.
+        for k in range(target.size):
+            target[k] = 0
         for k in range(genes.size):
             column = np.uint64(genes[k])
             if column >= n_vars:
@@ -192,6 +195,9 @@ def densify_log1p(  # noqa: PLR0917 - compiled functions are called by position
         scale = _scale(target_sum, totals, row, values, lanes)
         for k in range(SMALL_COUNTS):
             table[k] = _scaled_log1p(k, scale)
+        # Cleared right before it is filled, while it is in the cache.
+        for k in range(target.size):
+            target[k] = 0
         for k in range(genes.size):
             column = np.uint64(genes[k])
             if column >= n_vars:
@@ -199,8 +205,8 @@ def densify_log1p(  # noqa: PLR0917 - compiled functions are called by position
             gene = gene_map[column]
             if gene >= 0:
                 value = values[k]
-                if 0 <= value < SMALL_COUNTS and np.int64(value) == value:
-                    target[np.uint64(gene)] = table[np.uint64(value)]
+                if 0 <= value < SMALL_COUNTS and np.int32(value) == value:
+                    target[np.uint64(gene)] = table[np.uint32(value)]
                 else:
                     target[np.uint64(gene)] = _scaled_log1p(value, scale)
     return -1
