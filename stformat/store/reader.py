@@ -66,17 +66,14 @@ class Slide:
         return _reopen, (self.opened.path, self._table.attributes.name, digest)
 
     def __repr__(self) -> str:
-        known = self.metadata
-        image = "no image"
-        if self.has_image:
-            top = self.levels[0]
-            image = f"{top.width} x {top.height} px"
+        top = self.levels[0] if self.has_image else None
+        image = f"{top.width} x {top.height} px" if top else "no image"
         mpp = "mpp unknown" if self.mpp is None else f"mpp {self.mpp:.4g}"
         names = [
             f"*{name}" if name == self._table.attributes.name else name for name in self.tables
         ]
         table = f"{self.n_obs} x {self.n_vars} in {', '.join(names)}"
-        return f"<Slide {self.slide_id}: {known.technology}, {image}, {mpp}, {table}>"
+        return f"<Slide {self.slide_id}: {self.metadata.technology}, {image}, {mpp}, {table}>"
 
     def close(self) -> None:
         """Let go of the store's files, for every slide that shares them."""
@@ -390,6 +387,7 @@ class Slide:
         *,
         normalize: Literal["log1p"] | None = None,
         target_sum: float | None = 1e4,
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Read expression densely.
 
@@ -404,11 +402,13 @@ class Slide:
             the table, whichever are asked for. By default counts are returned as they are.
         target_sum : float or None, default: 10000
             What rows are scaled to; None is `median_total`, which must be kept with the result.
+        out : (n_rows, n_genes) ndarray of float32, optional
+            C-contiguous array to write to: for many genes, new memory is most of what a call costs.
 
         Returns
         -------
         (n_rows, n_genes) ndarray of float32
-            Rows and genes in the order they were asked for.
+            Rows and genes in the order they were asked for; `out` where it was given.
 
         Raises
         ------
@@ -417,7 +417,7 @@ class Slide:
         IndexError
             If a row is out of bounds.
         ValueError
-            If `normalize` is no rule, or `target_sum` is not positive and finite.
+            If `normalize` is no rule, `target_sum` not positive and finite, or `out` no such array.
         CorruptStoreError
             If a chunk is missing or damaged.
         """
@@ -426,6 +426,7 @@ class Slide:
             None if genes is None else self.gene_columns(genes),
             normalize=normalize,
             target_sum=target_sum,
+            out=out,
         )
 
     @property

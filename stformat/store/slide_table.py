@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stformat import kernels
 from stformat.errors import BarcodeLookupError, CorruptStoreError, Problem
 from stformat.genes.lookup import GeneIndex
+from stformat.kernels._arguments import result
 from stformat.metadata.stformat_v0_1 import TableAttributes
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_cache import ChunkCache
@@ -125,23 +126,31 @@ class SlideTable:
         *,
         normalize: Literal["log1p"] | None,
         target_sum: float | None,
+        out: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Return dense values; see `stformat.store.reader.Slide.expression`."""
         if normalize not in {None, "log1p"}:
             raise ValueError(f"normalize must be None or 'log1p', got {normalize!r}")
         if columns is None:
             columns = np.arange(self.attributes.n_vars)
+        dense = result(out, (len(rows), len(columns)), np.dtype(np.float32), np)
         wanted, places = np.unique(columns, return_inverse=True)
-        data, indices, indptr, gene_map = self._stored(rows, wanted)
+        has_repeats = len(wanted) < len(columns)
+        data, indices, indptr, gene_map = self._stored(rows, wanted if has_repeats else columns)
         scaled: dict[str, Any] = {}
         if normalize is not None:
             target = self.median_total if target_sum is None else target_sum
             scaled = {"totals": self.totals(rows), "target_sum": target, "log1p": True}
-        dense = kernels.densify(
-            data, indices, indptr, gene_map=gene_map, n_out=len(wanted), **scaled
+        once = kernels.densify(
+            data,
+            indices,
+            indptr,
+            gene_map=gene_map,
+            n_out=len(wanted),
+            out=None if has_repeats else dense,
+            **scaled,
         )
-        is_ascending = len(wanted) == len(columns) and (places[1:] > places[:-1]).all()
-        return dense if is_ascending else dense.take(places, axis=1)
+        return np.take(once, places, axis=1, out=dense, mode="clip") if has_repeats else dense
 
     def _stored(
         self, rows: NDArray[np.int64], columns: NDArray[np.int64]
@@ -153,7 +162,7 @@ class SlideTable:
         data, indices, indptr : ndarray
             The rows.
         gene_map : ndarray of int64
-            Place in `columns` of each column that `indices` may name, or -1.
+            Place in `columns`, where none repeats, of each column that `indices` may name, or -1.
         """
         counts = self.counts
         if len(columns) < self.attributes.n_vars:

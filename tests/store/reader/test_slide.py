@@ -285,6 +285,9 @@ def test_raw_expression_is_the_matrix(slide, oracle, wanted):
     found = slide.expression(rows, genes)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)
+    out = np.full(expected.shape, np.nan, dtype=np.float32)
+    assert slide.expression(rows, genes, out=out) is out
+    np.testing.assert_array_equal(out, expected)
 
 
 @settings(deadline=None)
@@ -323,6 +326,11 @@ def test_wrong_expression_is_refused(slide):
         slide.expression([60])
     with pytest.raises(ValueError, match="target_sum"):
         slide.expression([0], normalize="log1p", target_sum=-1.0)
+    narrow = np.full((1, 2), np.nan, dtype=np.float32)
+    for out in (narrow, narrow.astype(np.float64), np.asfortranarray(np.ones((3, 3), "f4"))):
+        with pytest.raises(ValueError, match="out must"):
+            slide.expression([0] * len(out), ["G3"] * 3, out=out)
+    assert np.isnan(narrow).all()
 
 
 def test_few_genes_of_every_row_come_from_the_gene_major_copy(path, monkeypatch):
