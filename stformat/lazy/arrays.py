@@ -23,6 +23,7 @@ __all__ = [
     "CentersArray",
     "ExpressionArray",
     "FrameColumn",
+    "RepeatedText",
     "RowChunks",
     "TilesArray",
     "row_chunks",
@@ -122,6 +123,23 @@ class FrameColumn(OuterArray):
             # However a column stores text, a missing one reads as None.
             values[pd.isna(values)] = None
         return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RepeatedText(OuterArray):
+    """One text for every row."""
+
+    text: str
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]  # follows from the text
+        """Text of that length."""
+        return np.array(self.text).dtype
+
+    def take(self, *positions: Positions) -> NDArray[Any]:
+        """Repeat the text; see `OuterArray.take`."""
+        return np.full(tuple(len(chosen) for chosen in positions), self.text, dtype=self.dtype)
 
 
 class RowChunks(Mapping[str, tuple[int, ...]]):

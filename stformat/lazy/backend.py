@@ -47,6 +47,7 @@ class StformatBackend(BackendEntrypoint):
         "genes",
         "normalize",
         "target_sum",
+        "table",
     )
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
@@ -70,14 +71,15 @@ class StformatBackend(BackendEntrypoint):
         genes: Sequence[str] | None = None,
         normalize: Literal["log1p"] | None = None,
         target_sum: float | None = 1e4,
+        table: str | None = None,
     ) -> xr.Dataset:
-        """Open the bound table of a slide; see `stformat.open_dataset`."""
+        """Open a table of a slide; see `stformat.open_dataset`."""
         from stformat.lazy.variables import spots_dataset  # noqa: PLC0415 - see the module
 
         slide, close = _bind(filename_or_obj)
         with _closing_on_error(close):
             dataset = spots_dataset(
-                slide,
+                slide if table is None else slide.table(table),
                 tile_px=tile_px,
                 mpp=mpp,
                 genes=genes,

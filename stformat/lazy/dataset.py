@@ -22,6 +22,7 @@ def open_dataset(
     genes: Sequence[str] | None = None,
     normalize: Literal["log1p"] | None = None,
     target_sum: float | None = 1e4,
+    table: str | None = None,
     chunks: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Open a slide as an xarray Dataset; tiles and expression are read where it is indexed.
@@ -29,7 +30,7 @@ def open_dataset(
     Parameters
     ----------
     slide_or_path : Slide or path
-        A slide, whose bound table is shown, or the path of a store, whose default table is.
+        A slide, or the path of a store.
     tile_px : int, default: 224
         Edge of a tile in output pixels.
     mpp : float, optional
@@ -42,6 +43,8 @@ def open_dataset(
     target_sum : float or None, default: 1e4
         Counts a spot is scaled to before the logarithm; None is the median of the totals. Only
         with `normalize`.
+    table : str, optional
+        Name of the table; by default the one that the slide is bound to, or the store's default.
     chunks : mapping, optional
         Makes dask arrays. ``{}`` cuts ``obs`` where the image shard changes, and so that no chunk
         of tiles or of expression exceeds 64 MiB; an entry takes the place of that for its
@@ -56,10 +59,11 @@ def open_dataset(
         - ``tiles (obs, c, tile_y, tile_x)``, uint8 or uint16: the tile around each spot. Absent
           where the slide has no image.
         - ``expression (obs, var)``, float32, dense where it is read.
-        - along ``obs``: ``barcode``, ``x_px`` and ``y_px`` (centres in full-resolution pixels),
-          ``x_um`` and ``y_um`` (where the slide's mpp is known), ``in_tissue``;
+        - along ``obs``: ``slide`` (its identifier), ``barcode``, ``x_px`` and ``y_px`` (centres in
+          full-resolution pixels), ``x_um`` and ``y_um`` (where the slide's mpp is known),
+          ``in_tissue``;
         - along ``var``: ``gene_key`` (the table's own unique key), ``gene_id`` (Ensembl, or None)
-          and ``gene_name`` (or None);
+          and ``gene_name`` (or None); and ``gene``, as each was asked for by `genes`, where it was;
         - along ``c``: ``c``, the names of the channels.
 
         Attributes: ``slide_id``, ``technology``; ``mpp`` and ``tile_mpp`` (microns per pixel of
@@ -70,6 +74,8 @@ def open_dataset(
     ------
     GeneLookupError
         If a gene is not found, or a name is that of several.
+    TableLookupError
+        If there is no such table.
     ValueError
         If `tile_px`, `mpp`, `normalize` or `target_sum` is not possible.
     StoreError
@@ -83,11 +89,14 @@ def open_dataset(
     Notes
     -----
     Opening reads metadata only; and the table of genes where `genes` is given, the totals of the
-    spots where `target_sum` is the median. The coordinates
-    along ``obs`` and ``var`` are lazy and carry no index. The first text or ``in_tissue`` asked for
-    loads the table's ``obs`` or ``var``; positions are read row by row, and all of them to find
-    dask chunks along ``obs``. Where an index is wanted, build it:
-    ``dataset.set_xindex("barcode")``.
+    spots where `target_sum` is the median. The coordinates along ``obs`` and ``var`` are lazy and
+    carry no index. The first text or ``in_tissue`` asked for loads the table's ``obs`` or ``var``;
+    positions are read row by row, and all of them to find dask chunks along ``obs``. Where an index
+    is wanted, build it: ``dataset.set_xindex("barcode")``.
+
+    Slides whose genes differ are joined along ``obs`` once each shows the same panel, in the order
+    of `genes`; ``mpp`` gives their tiles one resolution. ``gene`` is then common to all, while keys
+    and identifiers may be spelt differently in each slide, and are best left out.
 
     Closing the Dataset, or leaving its ``with`` block, closes a slide that was opened here from a
     path, never one that was given.
@@ -105,6 +114,23 @@ def open_dataset(
     ...     first = dataset.isel(obs=slice(0, 8), c=0)
     ...     first["tiles"].dims, first["tiles"].to_numpy().shape
     (('obs', 'tile_y', 'tile_x'), (8, 64, 64))
+
+    Several slides, here one twice:
+
+    >>> import xarray as xr
+    >>> with xr.open_mfdataset(
+    ...     [path, path],
+    ...     engine="stformat",
+    ...     genes=["ERBB2", "CD3E"],
+    ...     mpp=1.0,
+    ...     drop_variables=["gene_key", "gene_id", "gene_name"],
+    ...     combine="nested",
+    ...     concat_dim="obs",
+    ...     combine_attrs="drop_conflicts",
+    ... ) as slides:
+    ...     erbb2 = slides["expression"].set_xindex("gene").sel(gene="ERBB2")
+    ...     slides["slide"].to_numpy()[0], erbb2.shape
+    ('S1', (52,))
     """
     options: dict[str, Any] = {
         "tile_px": tile_px,
@@ -112,6 +138,7 @@ def open_dataset(
         "genes": genes,
         "normalize": normalize,
         "target_sum": target_sum,
+        "table": table,
     }
     dataset = xr.open_dataset(
         # xarray hands what it is given to the engine; its annotation knows of files only.

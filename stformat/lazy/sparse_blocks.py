@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
-from dask.array.core import normalize_chunks
 from dask.base import tokenize
 from numpy.typing import NDArray
 from scipy import sparse
@@ -78,14 +77,16 @@ def sparse_blocks(slide: Slide, rows_per_block: int | None, csr: CsrType) -> da.
     if rows_per_block is None:
         heights = _shard_heights(slide.counts.indptr)
     else:
-        heights = normalize_chunks((rows_per_block,), (slide.n_obs,))[0]
-    return da.from_array(
+        n_whole, n_left = divmod(slide.n_obs, rows_per_block)
+        heights = (rows_per_block,) * n_whole + ((n_left,) if n_left or not n_whole else ())
+    blocks: da.Array = da.from_array(  # type: ignore[no-untyped-call]  # dask is typed in part
         _CountsMatrix(slide=slide, csr=csr),
         chunks=(heights, (slide.n_vars,)),
         name=f"counts-{tokenize(slide, csr, heights)}",
         asarray=False,
         meta=csr((0, 0), dtype=slide.counts.dtype),
     )
+    return blocks
 
 
 def _shard_heights(indptr: NDArray[np.int64]) -> tuple[int, ...]:

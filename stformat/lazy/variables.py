@@ -14,6 +14,7 @@ from stformat.lazy.arrays import (
     CentersArray,
     ExpressionArray,
     FrameColumn,
+    RepeatedText,
     RowChunks,
     TilesArray,
 )
@@ -68,6 +69,8 @@ def spots_dataset(
         for name, array in _obs_arrays(slide).items()
     }
     coords |= {name: _lazy(("var",), array) for name, array in _var_arrays(slide, columns).items()}
+    if genes is not None:
+        coords["gene"] = xr.Variable("var", np.array(genes, dtype=np.str_))
     if slide.has_image:
         coords["c"] = xr.Variable("c", np.array(slide.channel_names))
     return xr.Dataset(
@@ -113,6 +116,7 @@ def _obs_arrays(slide: Slide) -> dict[str, OuterArray]:
         for name, axis in AXES.items()
     }
     return {
+        "slide": RepeatedText(text=slide.slide_id, shape=shape),
         "barcode": FrameColumn(slide=slide, frame="obs", column=None, shape=shape, dtype=TEXT),
         **centers,
         "in_tissue": FrameColumn(

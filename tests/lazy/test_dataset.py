@@ -66,7 +66,9 @@ def test_the_dataset_is_what_is_documented(dataset, whole):
     assert (dataset["tiles"].dtype, dataset["expression"].dtype) == (np.uint8, np.float32)
     along = {name: coord.dims for name, coord in dataset.coords.items()}
     assert along == {
-        **dict.fromkeys(["barcode", "x_px", "y_px", "x_um", "y_um", "in_tissue"], ("obs",)),
+        **dict.fromkeys(
+            ["slide", "barcode", "x_px", "y_px", "x_um", "y_um", "in_tissue"], ("obs",)
+        ),
         **dict.fromkeys(["gene_key", "gene_id", "gene_name"], ("var",)),
         "c": ("c",),
     }
@@ -87,6 +89,7 @@ def test_coordinates_equal_the_tables_of_the_slide(wide, dataset):
     np.testing.assert_array_equal(dataset["y_um"], wide.obs["y"] * 0.5)
     np.testing.assert_array_equal(dataset["in_tissue"], wide.obs["in_tissue"])
     assert dataset["in_tissue"].dtype == bool
+    assert dataset["slide"].to_numpy().tolist() == ["synthetic-0"] * 40
     assert dataset["x_um"].attrs == {"units": "um"}
     assert dataset["x_px"].attrs == {"units": "px"}
     assert dataset["gene_name"].to_numpy().tolist() == [f"G{i}" for i in range(30)]
@@ -165,6 +168,7 @@ def test_only_the_wanted_rows_and_genes_are_read(wide, reads):
 
 def test_genes_come_in_the_order_asked_for(wide):
     dataset = stf.open_dataset(wide, genes=["G9", "G2"])
+    assert dataset["gene"].to_numpy().tolist() == ["G9", "G2"]
     assert dataset["gene_key"].to_numpy().tolist() == ["G9", "G2"]
     assert dataset["gene_id"].to_numpy().tolist() == [None, "ENSG00000000002"]
     counts = wide.counts[:].toarray()
