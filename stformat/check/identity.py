@@ -182,7 +182,8 @@ def _join_findings(files: StoreFiles, table: TableView) -> Iterator[str]:
     spot_id = pd.Index(pd.Series(table.column("spot_id")))
     is_first = ~spot_id.duplicated()
     if not is_first.all():
-        yield f"{np.count_nonzero(~is_first)} rows with the spot_id of another"
+        n_again = np.count_nonzero(~is_first)
+        yield f"{n_again} of {table.n_obs} rows with the spot_id of another"
     rows = np.flatnonzero(is_first)
     radii = table.radii()
     n_shapes = np.zeros(len(rows), dtype=np.int64)
@@ -199,7 +200,7 @@ def _join_findings(files: StoreFiles, table: TableView) -> Iterator[str]:
         n_apart += len(here) - int(np.count_nonzero(is_near))
     n_repeated = int((n_shapes - 1).clip(min=0).sum())
     if n_repeated:
-        yield f"{n_repeated} shapes that repeat the index of another"
+        yield f"shapes that repeat the index of another: {n_repeated}"
     n_without = int(np.count_nonzero(n_shapes == 0))
     if n_without:
         yield f"{n_without} of {table.n_obs} rows whose spot_id no shape has"

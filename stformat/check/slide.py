@@ -21,7 +21,8 @@ from stformat.check.placement import placement_problems
 from stformat.check.table_view import TableView
 from stformat.check.tissue import SmallImage, find_tissue, read_small_image
 from stformat.errors import Problem
-from stformat.store.open_store import OpenStore, local_path
+from stformat.store.location import parse_location
+from stformat.store.open_store import OpenStore
 
 __all__ = ["check_store"]
 
@@ -93,7 +94,7 @@ def check_store(path: str | os.PathLike[str]) -> list[Problem]:
     >>> [problem.code for problem in stf.check_store(store)]
     ['check.mpp-contradiction']
     """
-    opened = OpenStore(local_path(path))
+    opened = OpenStore(parse_location(path))
     try:
         return list(_problems(opened))
     finally:
@@ -155,6 +156,14 @@ def _image_problems(image: SmallImage, stain: str) -> Iterator[Problem]:
                 "if it is fluorescence, convert the slide again with --stain if; if it lost its "
                 "colours, with the original image",
             )
+    elif not _unlike_he(image):
+        yield Problem(
+            "check.channels",
+            image.path,
+            f"a slide of stain {stain} must have a dark image, whose channels differ as markers do",
+            "a bright image in colour: red, green and blue",
+            "if it is brightfield, convert the slide again with --stain he",
+        )
 
 
 def _unlike_he(image: SmallImage) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stformat.errors import InputError, PositionsError, Problem
-from stformat.model import Mpp, MppMethod, Note, SlideRecord, SourceFile, Spots, Table
+from stformat.model import Mpp, MppMethod, Note, Outlines, SlideRecord, SourceFile, Spots, Table
 from stformat.sources._bin_positions import BinPositions, read_bin_positions
 from stformat.sources._bin_tables import Bins, coarser_bins, join_bins
 from stformat.sources._bytes import source_file
@@ -70,8 +70,9 @@ def read_visium_hd(request: SourceRequest) -> SlideRecord:
         For each size of bins the table ``expression_square_008um`` of genes, and one for each other
         type of feature (``antibody_capture_square_008um``), with a row for each barcode that has
         both counts and a place, in the order of the count matrix; ``expression_cells`` where there
-        are segmented cells. By default sizes of 8 and 16 um, else the finest there is. The default
-        table is that of 8 um, else of the finest.
+        are segmented cells, and the outlines ``nuclei`` where there are those. By default sizes of
+        8 and 16 um, else the finest there is. The default table is that of 8 um, else of the
+        finest.
 
     Raises
     ------
@@ -102,8 +103,10 @@ def read_visium_hd(request: SourceRequest) -> SlideRecord:
         tables.extend(made)
         notes.extend(gene_notes)
     paths = [path for region in regions for path in region.paths]
+    outlines: tuple[Outlines, ...] = ()
     if files.cells is not None:
         cells = read_cells(files.cells, scale=chosen.scale, is_needed=not files.bins)
+        outlines = cells.outlines
         tables.extend(cells.tables)
         paths.extend(cells.files)
         notes.extend(cells.notes)
@@ -114,6 +117,7 @@ def read_visium_hd(request: SourceRequest) -> SlideRecord:
         tables=tuple(tables),
         default_table=_default_table(tables),
         image=chosen.image,
+        outlines=outlines,
         mpp=mpp,
         sources=_sources([*paths, *_factor_paths(files)], chosen),
         notes=(*dict.fromkeys(notes), *mpp_notes, *chosen.notes, *_outside_notes(tables, chosen)),

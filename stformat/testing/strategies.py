@@ -325,6 +325,7 @@ def visium_hd_quirks() -> st.SearchStrategy[VisiumHdQuirks]:
         hires_scale=st.sampled_from([0.5, 0.25]),
         has_feature_slice=st.booleans(),
         cells=st.sampled_from(["none", "numbers", "names", "no-counts", "no-outlines"]),
+        nuclei=st.sampled_from(["none", "plain", "clustered"]),
     )
 
 

@@ -15,6 +15,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
+from stformat.testing._segmented_cells import (
+    NUCLEUS_SHARE,
+    areas_of_rings,
+    cell_names,
+    cells_of,
+    cluster_names,
+    shrunk,
+    write_rings,
+)
 from stformat.testing._visium_counts import FeatureRows, StringStyle, write_h5, write_mtx
 from stformat.testing.synthetic import SyntheticSlide
 from stformat.testing.visium import reduced_image, with_zeros
@@ -31,9 +40,6 @@ FINEST_UM = 2
 """Side of a bin that stands for a spot of the slide, in microns."""
 
 FIDUCIAL_UM = 330.0
-CELL_BINS = 3
-"""Bins along the edge of a block that is a cell."""
-
 _LOWRES_SHARE = 0.5
 
 
@@ -98,6 +104,9 @@ class VisiumHdQuirks:
     cells: Literal["none", "numbers", "names", "no-counts", "no-outlines"] = "none"
     """Segmented outputs: with ``cell_id`` as numbers or as names, or with a part missing."""
 
+    nuclei: Literal["none", "plain", "clustered"] = "none"
+    """Outlines of nuclei beside those of cells; ``"clustered"``: both annotated by cluster too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedBins:
@@ -147,6 +156,12 @@ class ExpectedVisiumHd:
     cell_areas: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     """(n_cells,) areas of outlines in pixels of the image that is stored."""
 
+    nucleus_areas: NDArray[np.float64] | None = None
+    """(n_cells,) areas of nuclei, in the order of their cells, where they are there."""
+
+    clusters: tuple[str | None, ...] | None = None
+    """(n_cells,) names of clusters, where they are there."""
+
 
 def expected_visium_hd(
     slide: SyntheticSlide, quirks: VisiumHdQuirks | None = None
@@ -185,6 +200,9 @@ def expected_visium_hd(
             n_without_counts=len(grid.xy) - len(grid.counted),
         )
     cells, areas = _expected_cells(slide, n_genes, scale, quirks)
+    has_nuclei = quirks.cells != "none" and quirks.nuclei != "none"
+    has_clusters = cells is not None and quirks.nuclei == "clustered"
+    nucleus_areas = areas_of_rings(cells_of(slide).rings) * (NUCLEUS_SHARE * scale) ** 2
     return ExpectedVisiumHd(
         scale=scale,
         image=image,
@@ -192,6 +210,8 @@ def expected_visium_hd(
         bins=bins,
         cells=cells,
         cell_areas=areas,
+        nucleus_areas=nucleus_areas if has_nuclei else None,
+        clusters=tuple(cluster_names(len(areas))) if has_clusters else None,
     )
 
 
@@ -395,47 +415,15 @@ def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
     path.write_bytes(imagecodecs.png_encode(pixels, level=1))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cells:
-    """Blocks of bins that are cells, numbered from 1."""
-
-    centres: NDArray[np.float64]
-    rings: NDArray[np.float64]
-    counts: sparse.csr_array
-
-
-def _cells(slide: SyntheticSlide) -> _Cells:
-    places = (slide.array_xy - slide.array_xy.min(axis=0)) // CELL_BINS
-    _, group = np.unique(places[:, ::-1], axis=0, return_inverse=True)
-    member = sparse.csr_array((np.ones(len(group), np.int32), (group, np.arange(len(group)))))
-    n_members = np.bincount(group)
-    centres = np.stack([np.bincount(group, slide.xy[:, axis]) / n_members for axis in (0, 1)], 1)
-    turns = np.linspace(0, 2 * np.pi, 7)[:-1]
-    ring = np.stack([np.cos(turns), np.sin(turns)], axis=1) * slide.pitch_px
-    ring = np.concatenate([ring, ring[:1]])
-    counts = sparse.csr_array(member @ slide.counts).astype(np.int32)
-    counts.sort_indices()
-    # Each cell is larger than the one before.
-    growth = 1 + np.arange(len(centres)) / len(centres)
-    rings = centres[:, None] + growth[:, None, None] * ring
-    return _Cells(centres=centres, rings=rings, counts=counts)
-
-
-def _cell_names(n_cells: int) -> list[str]:
-    return [f"cellid_{number:09d}-1" for number in range(1, n_cells + 1)]
-
-
 def _expected_cells(
     slide: SyntheticSlide, n_genes: int, scale: float, quirks: VisiumHdQuirks
 ) -> tuple[ExpectedBins | None, NDArray[np.float64]]:
     if quirks.cells not in {"numbers", "names"}:
         return None, np.zeros(0)
-    cells = _cells(slide)
+    cells = cells_of(slide)
     n_cells = len(cells.centres)
-    x, y = np.moveaxis((cells.rings - cells.centres[:, None]) * scale, -1, 0)
-    areas = np.abs((x[:, :-1] * y[:, 1:] - x[:, 1:] * y[:, :-1]).sum(axis=1)) / 2
     expected = ExpectedBins(
-        barcodes=tuple(_cell_names(n_cells)),
+        barcodes=tuple(cell_names(n_cells)),
         array_xy=np.full((n_cells, 2), -1),
         xy=cells.centres * scale,
         in_tissue=np.ones(n_cells, dtype=np.bool_),
@@ -443,27 +431,22 @@ def _expected_cells(
         antibodies=cells.counts[:, n_genes:],
         n_without_counts=0,
     )
-    return expected, areas
+    return expected, areas_of_rings(cells.rings) * scale**2
 
 
 def _write_cells(slide: SyntheticSlide, folder: Path, quirks: VisiumHdQuirks) -> None:
-    cells = _cells(slide)
-    names = _cell_names(len(cells.centres))
+    cells = cells_of(slide)
+    names = cell_names(len(cells.centres))
     spatial = folder / "spatial"
     spatial.mkdir(parents=True, exist_ok=True)
     if quirks.cells != "no-counts":
         _write_matrix(folder / "filtered_feature_cell_matrix", names, slide, cells.counts, quirks)
+    are_named = quirks.cells == "names"
     if quirks.cells != "no-outlines":
-        features = [
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [ring.tolist()]},
-                "properties": {"cell_id": name if quirks.cells == "names" else number},
-            }
-            for number, (name, ring) in enumerate(zip(names, cells.rings, strict=True), start=1)
-        ]
-        document = {"type": "FeatureCollection", "features": features}
-        (folder / "cell_segmentations.geojson").write_text(json.dumps(document))
+        write_rings(folder, "cell", cells.rings, are_named=are_named, nuclei=quirks.nuclei)
+    if quirks.nuclei != "none":
+        rings = shrunk(cells, NUCLEUS_SHARE)
+        write_rings(folder, "nucleus", rings, are_named=are_named, nuclei=quirks.nuclei)
     _write_spatial(slide, spatial, quirks, bin_size_um=None)
 
 

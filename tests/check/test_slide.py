@@ -111,6 +111,10 @@ def with_image(pixels: np.ndarray) -> Change:
     return lambda record: replace(record, image=make_image(pixels))
 
 
+def declared(stain: str) -> Change:
+    return lambda record: replace(record, descriptors=replace(record.descriptors, stain=stain))
+
+
 def edited(values: np.ndarray, rows: slice, new: Any) -> np.ndarray:
     copy = values.copy()
     copy[rows] = new
@@ -281,6 +285,7 @@ DEFECTS: dict[str, tuple[Change, str, str]] = {
         "check.channels",
         "2 channels",
     ),
+    "brightfield-as-if": (declared("if"), "check.channels", "a bright image in colour"),
     "one-label": (
         lambda record: with_spots(record, annotations={"region_name": objects(["x"] * 96)}),
         "check.labels",
@@ -323,7 +328,7 @@ def probes(record: SlideRecord) -> SlideRecord:
 
 
 def fluorescence(record: SlideRecord) -> SlideRecord:
-    record = replace(record, descriptors=replace(record.descriptors, stain="if"))
+    record = declared("if")(record)
     return replace(record, image=make_image(paint((6, 5, 7, 4), (90, 40, 160, 4))))
 
 
@@ -436,7 +441,7 @@ def repeated(frame: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
 
 EDITS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "barcodes": (swap_barcode, ["2 that repeat, such as "]),
-    "spot-id": (repeat_spot_id, ["1 rows with the spot_id of another"]),
+    "spot-id": (repeat_spot_id, ["1 of 96 rows with the spot_id of another"]),
     "no-shape": (lose_spot, ["1 of 96 rows whose spot_id no shape has"]),
     "region": (rename_region, ["7 of 96 rows whose region is another than 'spots'"]),
     "shapes-shuffled": (
@@ -452,7 +457,7 @@ EDITS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         ["1 of 96 rows whose spot_id no shape has", "95 of 96 rows whose shape lies at another"],
     ),
     "shapes-emptied": (edit_shapes(emptied), ["1 of 96 rows whose shape lies at another place"]),
-    "shapes-repeated": (edit_shapes(repeated), ["1 shapes that repeat the index of another"]),
+    "shapes-repeated": (edit_shapes(repeated), ["shapes that repeat the index of another: 1"]),
 }
 
 

@@ -38,7 +38,7 @@ def test_killed_at_a_step_of_a_replacement(site, step):
         site.convert_again()
 
 
-@pytest.mark.counts(20, 60, 1000)
+@pytest.mark.counts(10, 60, 1000)
 def test_killed_at_any_time(site, n):
     """Each conversion but the first finds what a killed one left."""
     duration = seconds_of(site)

@@ -14,9 +14,9 @@ from stformat.testing import VisiumHdQuirks, make_slide, write_visium_hd
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Two samples of bins of two sizes and of cells."""
+    """Two samples of bins and of cells."""
     folder = tmp_path_factory.mktemp("sources")
-    quirks = VisiumHdQuirks(cells="numbers", n_antibodies=2)
+    quirks = VisiumHdQuirks(sizes_um=(8,), cells="numbers", images="hires")
     paths = []
     for seed, name in ((1, "old"), (2, "new")):
         slide = make_slide(
@@ -37,7 +37,7 @@ def versions(sources, start_child, tmp_path_factory):
     return stores
 
 
-@pytest.mark.parametrize("step", [*STEPS, "manifest", "commit", "rename"])
+@pytest.mark.parametrize("step", [*STEPS[::2], "commit"])
 def test_killed_at_a_step_and_resumed(site, step):
     child = site.convert(overwrite=False, resume=True, kill_at=step)
     assert child.wait() == -signal.SIGKILL
@@ -47,7 +47,7 @@ def test_killed_at_a_step_and_resumed(site, step):
     assert site.names() == ["slide.zarr"]
 
 
-@pytest.mark.counts(3, 30, 300)
+@pytest.mark.counts(2, 30, 300)
 def test_killed_at_any_time_and_resumed(site, n):
     """In the middle of any of its tables, some of which are finished by then."""
     began = time.monotonic()

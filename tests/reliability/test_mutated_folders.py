@@ -28,6 +28,6 @@ def test_damaged_folders_end_well_or_typed(n, tmp_path):
     assert child.returncode == 0, f"case {last}\n{child.stderr}"
     report = json.loads(child.stdout)
     assert report["failures"] == []
-    assert {"converted", "counts.damaged", "positions.ragged", "scalefactors.json"} <= set(
+    assert {"converted", "read", "counts.damaged", "positions.ragged", "scalefactors.json"} <= set(
         report["outcomes"]
     )

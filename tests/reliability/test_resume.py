@@ -362,7 +362,7 @@ def test_the_command_line_says_what_is_left(site, monkeypatch):
     command = ["convert", site.sources[1], str(site.target), "--quiet"]
     partial = str(partial_path(site.target))
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "_shown_progress", interrupted_progress)
+        patch.setattr("stformat.cli.convert.shown_progress", interrupted_progress)
         plain = CliRunner().invoke(cli.app, command)
         assert (plain.exit_code, site.names()) == (130, [])
         assert plain.stderr == "stformat: interrupted; nothing was left behind\n"

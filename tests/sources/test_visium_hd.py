@@ -8,9 +8,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shapely
 from hypothesis import given, settings
 
 import stformat as stf
@@ -78,6 +80,18 @@ def assert_equal(table, expected, *, size_um, mpp):
         np.testing.assert_allclose(spots.radius_px, size_um / mpp / 2)
 
 
+def assert_nuclei_equal(record, expected):
+    if expected.nucleus_areas is None:
+        assert record.outlines == ()
+        return
+    (nuclei,) = record.outlines
+    assert nuclei.name == "nuclei"
+    (batch,) = nuclei.iter_batches()
+    np.testing.assert_allclose(shapely.area(batch.geometry), expected.nucleus_areas)
+    names = [f"cellid_{number:09d}-1" for number in range(1, len(batch.geometry) + 1)]
+    assert batch.columns["cell_id"].tolist() == names
+
+
 @settings(max_examples=50, deadline=None)
 @given(sample=visium_hd_samples())
 def test_any_files_read_as_the_slide_they_were_written_from(sample):
@@ -103,12 +117,15 @@ def test_any_files_read_as_the_slide_they_were_written_from(sample):
             assert_equal(cells, expected.cells, size_um=None, mpp=None)
             assert cells.spots.shape == "polygon"
             np.testing.assert_allclose(np.pi * cells.spots.radius_px**2, expected.cell_areas)
+            clusters = {name: tuple(of) for name, of in cells.spots.annotations.items()}
+            assert clusters == ({"graphclust": expected.clusters} if expected.clusters else {})
             if quirks.n_antibodies:
                 antibodies = tables.pop("antibody_capture_cells")
                 np.testing.assert_array_equal(
                     dense(antibodies), expected.cells.antibodies.toarray()
                 )
         assert not tables
+        assert_nuclei_equal(record, expected)
         pixels = record.image and np.concatenate(
             [band.copy() for band in record.image.iter_bands(50)], axis=1
         )
@@ -226,7 +243,9 @@ def test_sizes_that_cannot_be(slide, tmp_path, bins):
 
 
 def test_store_of_bins_and_cells(slide, tmp_path):
-    quirks = VisiumHdQuirks(cells="numbers", n_antibodies=2, has_off_tissue=True)
+    quirks = VisiumHdQuirks(
+        cells="numbers", nuclei="clustered", n_antibodies=2, has_off_tissue=True
+    )
     expected = expected_visium_hd(slide, quirks)
     source = write_visium_hd(slide, tmp_path / "source", quirks=quirks)
     store = stf.convert_slide(source, tmp_path / "slide.zarr", bins=(2, 8))
@@ -247,6 +266,11 @@ def test_store_of_bins_and_cells(slide, tmp_path):
         cells = opened.table("expression_cells")
         rows = cells.rows(list(expected.cells.barcodes))
         np.testing.assert_array_equal(cells.counts[rows].toarray(), expected.cells.counts.toarray())
+        clusters = cells.obs["graphclust"].iloc[rows]
+        assert [None if pd.isna(one) else one for one in clusters] == list(expected.clusters)
+        nuclei = opened.annotations["nuclei"]
+        np.testing.assert_allclose(nuclei.geometry.area, expected.nucleus_areas)
+        assert list(nuclei["cell_id"]) == list(expected.cells.barcodes)
     again = stf.convert_slide(source, tmp_path / "again.zarr", bins="2,8")
     digests = [(path / "stformat/commit.json").read_bytes() for path in (store, again)]
     assert digests[0] == digests[1]
