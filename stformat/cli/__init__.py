@@ -16,6 +16,7 @@ import typer
 
 # Importing a module registers its commands.
 from stformat.cli import convert as _convert  # noqa: F401
+from stformat.cli import export as _export  # noqa: F401
 from stformat.cli import first_steps as _first_steps  # noqa: F401
 from stformat.cli import store as _store  # noqa: F401
 from stformat.cli import tiles as _tiles  # noqa: F401
