@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from stformat.check.slide import check_store
     from stformat.convert import CorpusReport, convert_slide, convert_slides
     from stformat.convert.spatialdata_object import from_spatialdata
+    from stformat.export.slide import export_slide
+    from stformat.export.tiles import export_tiles
     from stformat.lazy.dataset import open_dataset
     from stformat.lazy.datatree import open_datatree
     from stformat.lazy.sparse_blocks import counts_as_dask
@@ -34,6 +36,8 @@ __all__ = [
     "convert_slide",
     "convert_slides",
     "counts_as_dask",
+    "export_slide",
+    "export_tiles",
     "from_spatialdata",
     "open_dataset",
     "open_datatree",
@@ -51,6 +55,8 @@ _HOMES = {
     "convert_slide": "stformat.convert",
     "convert_slides": "stformat.convert",
     "counts_as_dask": "stformat.lazy.sparse_blocks",
+    "export_slide": "stformat.export.slide",
+    "export_tiles": "stformat.export.tiles",
     "from_spatialdata": "stformat.convert.spatialdata_object",
     "open_dataset": "stformat.lazy.dataset",
     "open_datatree": "stformat.lazy.datatree",
