@@ -22,8 +22,8 @@ from stformat.sources._json_stream import JsonStream
 from stformat.sources._notes import counted, named
 from stformat.sources._outlines_geojson import read_geojson
 from stformat.sources._packed_text import pack_texts, unpack
-from stformat.sources._row_matrix import open_rows
-from stformat.sources._visium_files import CountsChoice, VisiumFiles, select_counts
+from stformat.sources._row_matrix import RowMatrix, open_rows
+from stformat.sources._visium_files import VisiumFiles, select_counts
 from stformat.sources._visium_tables import build_tables
 from stformat.text_keys import repeated_row
 
@@ -59,7 +59,9 @@ class CellParts:
     """What a user of the cells should know."""
 
 
-def read_cells(files: VisiumFiles, *, scale: float, is_needed: bool) -> CellParts:
+def read_cells(
+    files: VisiumFiles, *, scale: float, is_needed: bool, scratch: Path | None
+) -> CellParts:
     """Read segmented outputs.
 
     Parameters
@@ -70,6 +72,8 @@ def read_cells(files: VisiumFiles, *, scale: float, is_needed: bool) -> CellPart
         Pixels of the stored image for one full-resolution pixel of the source.
     is_needed : bool
         Whether a part that is missing is an error; else it is noted, and there are no cells.
+    scratch : pathlib.Path or None
+        Directory of temporary files.
 
     Returns
     -------
@@ -105,7 +109,13 @@ def read_cells(files: VisiumFiles, *, scale: float, is_needed: bool) -> CellPart
         return replace(nuclei, notes=(note, *nuclei.notes))
     choice = select_counts(files, None)
     clusters = _first_file(files.folder, CLUSTERED_OUTLINES)
-    tables, notes = _join(choice, path, clusters, scale)
+    tables, notes = _join(
+        open_rows(choice.source, scratch=scratch),
+        path,
+        clusters,
+        scale=scale,
+        where=f"{choice.path.name}, {path.name}",
+    )
     paths = dict.fromkeys(one for one in (path, clusters) if one)
     return CellParts(
         tables=tables,
@@ -140,9 +150,8 @@ def _read_nuclei(folder: Path, scale: float) -> CellParts:
 
 
 def _join(
-    choice: CountsChoice, path: Path, clusters: Path | None, scale: float
+    matrix: RowMatrix, path: Path, clusters: Path | None, *, scale: float, where: str
 ) -> tuple[tuple[Table, ...], tuple[Note, ...]]:
-    matrix = open_rows(choice.source)
     names, polygons = _read_outlines(path)
     annotations = {} if clusters is None else {CLUSTERS: _read_clusters(clusters, matrix.barcodes)}
     rows, _ = rows_of_names(matrix.barcodes, names)
@@ -152,7 +161,7 @@ def _join(
         raise PositionsError(
             Problem(
                 "positions.no-join",
-                f"{choice.path.name}, {path.name}",
+                where,
                 "barcodes of the counts must be those of the outlines",
                 f"{', '.join(unpack(matrix.barcodes[:3])) or 'none'} in the counts, "
                 f"{', '.join(unpack(names[:3])) or 'none'} in the outlines",

@@ -12,8 +12,18 @@ from scipy import sparse
 from stformat.errors import CountsError, Problem
 from stformat.model import Note
 from stformat.sources._notes import counted
+from stformat.text_keys import repeated_row
 
-__all__ = ["GENES", "FeatureCounts", "Features", "check_rows", "clean_counts", "value_type"]
+__all__ = [
+    "GENES",
+    "FeatureCounts",
+    "Features",
+    "check_packed_rows",
+    "check_rows",
+    "clean_counts",
+    "value_notes",
+    "value_type",
+]
 
 GENES = "Gene Expression"
 """Feature type of genes, and of features that carry none."""
@@ -92,6 +102,38 @@ def check_rows(name: str, barcodes: tuple[str, ...]) -> None:
         seen.add(barcode)
 
 
+def check_packed_rows(name: str, barcodes: NDArray[np.bytes_]) -> None:
+    """Refuse barcodes that are empty or repeat, of which there may be millions.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file, for messages.
+    barcodes : (n,) ndarray of bytes
+        Names of the rows.
+
+    Raises
+    ------
+    CountsError
+        If one is empty or stands twice.
+
+    Examples
+    --------
+    >>> check_packed_rows("barcodes.tsv", np.array([b"AAAC-1", b"AAAG-1"]))
+    """
+    is_empty = barcodes == b""
+    row = int(np.argmax(is_empty)) if is_empty.any() else repeated_row(barcodes)
+    if row is not None:
+        raise CountsError(
+            Problem(
+                "counts.repeated-spots",
+                f"{name}, barcode {row + 1}",
+                "every row of counts needs a barcode of its own",
+                f"{barcodes[row].decode()!r} again" if barcodes[row] else "none",
+            )
+        )
+
+
 def clean_counts(
     name: str,
     data: NDArray[Any],
@@ -146,10 +188,36 @@ def clean_counts(
     )
     matrix.sort_indices()
     _refuse_repeated(name, matrix)
-    notes = []
     n_zeros = len(data) - int(np.count_nonzero(data))
     if n_zeros:
         matrix.eliminate_zeros()
+    return matrix, value_notes(name, n_zeros, n_non_integer)
+
+
+def value_notes(name: str, n_zeros: int, n_non_integer: int) -> tuple[Note, ...]:
+    """Say what there is to say of the values of a matrix.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file.
+    n_zeros : int
+        How many zeros it stores.
+    n_non_integer : int
+        How many values are no integers.
+
+    Returns
+    -------
+    tuple of Note
+        ``counts.explicit-zeros`` and ``counts.non-integer``, where there are any.
+
+    Examples
+    --------
+    >>> [note.message for note in value_notes("m.h5", 0, 2)]
+    ['2 values are no integers: stored as float32, not as counts.']
+    """
+    notes = []
+    if n_zeros:
         zeros = counted(
             n_zeros,
             f"zero that {name} stores was dropped: it says",
@@ -161,7 +229,7 @@ def clean_counts(
         values = counted(n_non_integer, "value is no integer", "values are no integers")
         message = f"{values}: stored as float32, not as counts."
         notes.append(Note(code="counts.non-integer", message=message, count=n_non_integer))
-    return matrix, tuple(notes)
+    return tuple(notes)
 
 
 def _check_structure(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -22,7 +24,17 @@ from stformat.sources._counts_10x import (
 from stformat.sources._sniff import GZIP_ERRORS, open_text, split_fields
 from stformat.sources._text import read_text
 
-__all__ = ["MtxFiles", "find_mtx", "read_counts_mtx"]
+__all__ = [
+    "Entries",
+    "MtxEntries",
+    "MtxFiles",
+    "check_lists",
+    "find_mtx",
+    "opened_mtx",
+    "read_counts_mtx",
+    "read_features_mtx",
+    "refuse_pointer",
+]
 
 ENTRIES_PER_BLOCK = 1 << 19
 """Lines parsed at a time."""
@@ -44,7 +56,8 @@ _LARGEST = np.iinfo(np.int32).max
 _LINE = "every line must have a row, a column and a number"
 
 type _Values = NDArray[np.int32 | np.int64 | np.float64]
-type _Triplets = tuple[NDArray[np.int32], NDArray[np.int32], _Values]
+type Entries = tuple[NDArray[np.int32], NDArray[np.int32], _Values]
+"""Features and barcodes from 0, and values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,39 +144,89 @@ def read_counts_mtx(files: MtxFiles) -> FeatureCounts:
     where = files.matrix.name
     barcodes = tuple(fields[0] for fields in _lines(files.barcodes, "barcodes.tsv", where))
     check_rows(files.barcodes.name if files.barcodes else where, barcodes)
-    rows = _lines(files.features, "features.tsv or genes.tsv", where)
-    n_features, n_barcodes, triplets = _read_entries(files.matrix)
-    if (n_features, n_barcodes) != (len(rows), len(barcodes)):
-        is_turned = (n_barcodes, n_features) == (len(rows), len(barcodes))
-        raise CountsError(
-            Problem(
-                "counts.shape",
-                where,
-                f"a row for each of {len(rows)} features and a column for each of "
-                f"{len(barcodes)} barcodes are needed",
-                f"{n_features} rows and {n_barcodes} columns"
-                + (": the matrix is transposed" if is_turned else ""),
-                "check that the three files are of one matrix",
-            )
-        )
-    matrix, notes = clean_counts(
-        where, *_to_rows(triplets, n_barcodes), shape=(n_barcodes, n_features)
-    )
+    features = read_features_mtx(files)
+    with opened_mtx(files.matrix) as entries:
+        shape = (entries.n_features, entries.n_barcodes)
+        triplets = _joined(entries)
+    check_lists(where, shape, n_features=len(features.ids), n_barcodes=len(barcodes))
+    matrix, notes = clean_counts(where, *_to_rows(triplets, shape[1]), shape=shape[::-1])
+    return FeatureCounts(barcodes=barcodes, features=features, matrix=matrix, notes=notes)
+
+
+def read_features_mtx(files: MtxFiles) -> Features:
+    """Read the list of features of a Matrix Market folder.
+
+    Parameters
+    ----------
+    files : MtxFiles
+        From `find_mtx`.
+
+    Returns
+    -------
+    Features
+        See `read_counts_mtx`.
+
+    Raises
+    ------
+    CountsError
+        If it is missing or damaged.
+    """
+    rows = _lines(files.features, "features.tsv or genes.tsv", files.matrix.name)
     folder = files.matrix.parent
     genome = folder.name if folder.parent.name.endswith(_GENOME_FOLDER) else None
     ids = tuple(fields[0] for fields in rows)
-    return FeatureCounts(
-        barcodes=barcodes,
-        features=Features(
-            ids=ids,
-            names=tuple(fields[1] if len(fields) > 1 else fields[0] for fields in rows),
-            gene_ids=ids,
-            types=tuple(fields[2] if len(fields) > 2 and fields[2] else GENES for fields in rows),
-            genomes=(genome,) * len(rows),
-        ),
-        matrix=matrix,
-        notes=notes,
+    return Features(
+        ids=ids,
+        names=tuple(fields[1] if len(fields) > 1 else fields[0] for fields in rows),
+        gene_ids=ids,
+        types=tuple(fields[2] if len(fields) > 2 and fields[2] else GENES for fields in rows),
+        genomes=(genome,) * len(rows),
     )
+
+
+def check_lists(where: str, shape: tuple[int, int], *, n_features: int, n_barcodes: int) -> None:
+    """Refuse lists that do not fit a matrix.
+
+    Parameters
+    ----------
+    where : str
+        Name of the matrix, for messages.
+    shape : tuple of int
+        Features and barcodes that the matrix has.
+    n_features, n_barcodes : int
+        Lengths of the lists.
+
+    Raises
+    ------
+    CountsError
+        If they differ.
+    """
+    if shape == (n_features, n_barcodes):
+        return
+    is_turned = shape == (n_barcodes, n_features)
+    raise CountsError(
+        Problem(
+            "counts.shape",
+            where,
+            f"a row for each of {n_features} features and a column for each of {n_barcodes} "
+            "barcodes are needed",
+            f"{shape[0]} rows and {shape[1]} columns"
+            + (": the matrix is transposed" if is_turned else ""),
+            "check that the three files are of one matrix",
+        )
+    )
+
+
+def refuse_pointer(name: str, head: bytes) -> None:
+    """Raise CountsError where the first bytes of a file are those of a pointer of git-LFS."""
+    if head.startswith(_POINTER):
+        _fail(
+            "counts.lfs-pointer",
+            name,
+            "the file itself is needed",
+            "a pointer of git-LFS to it",
+            "fetch it with git lfs pull",
+        )
 
 
 def _fail(code: str, where: str, expected: str, found: str, remedy: str = "") -> NoReturn:
@@ -178,41 +241,103 @@ def _lines(path: Path | None, role: str, matrix: str) -> list[list[str]]:
     return [split_fields(line, "\t") for line in text.splitlines() if line.strip()]
 
 
-def _read_entries(path: Path) -> tuple[int, int, _Triplets]:
-    with open_text(path) as file:
+class MtxEntries:
+    """The entries of an open matrix, in blocks; made by `opened_mtx`."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._file = file
+        self._name = path.name
         try:
-            header = _read_header(path, file)
-            return header.n_rows, header.n_columns, _parse(path.name, file, header)
+            sizes, value_type = _read_header(path, file)
         except GZIP_ERRORS as error:
+            raise _cut_off(path.name, error) from error
+        self.n_features, self.n_barcodes, self.n_entries = sizes
+        self.value_type: type[np.int64 | np.float64] = value_type
+        """As the header says; blocks of integers are int32 where these hold them."""
+
+    def blocks(self) -> Iterator[Entries]:
+        """Yield all entries once, in the order of the file.
+
+        Raises
+        ------
+        CountsError
+            If the file is damaged, or is not what its header says.
+        """
+        n_found = 0
+        shape = (self.n_features, self.n_barcodes)
+        try:
+            for frame in pd.read_csv(
+                self._file,
+                sep=r"\s+",
+                header=None,
+                dtype={0: np.int64, 1: np.int64, 2: self.value_type},
+                chunksize=ENTRIES_PER_BLOCK,
+                na_filter=False,
+            ):
+                n_found += len(frame)
+                if n_found > self.n_entries:
+                    break
+                yield _block(self._name, frame, shape)
+        except pd.errors.EmptyDataError:
+            pass
+        except CountsError:
+            raise
+        except GZIP_ERRORS as error:
+            raise _cut_off(self._name, error) from error
+        except (ValueError, OverflowError) as error:
+            _fail("counts.structure", self._name, _LINE, str(error).strip())
+        if n_found != self.n_entries:
+            is_short = n_found < self.n_entries
             _fail(
-                "counts.truncated",
-                path.name,
-                "the compressed file must be whole",
-                f"damaged or cut-off gzip data ({error})",
+                "counts.truncated" if is_short else "counts.structure",
+                self._name,
+                f"{self.n_entries} entries are needed, as the header says",
+                f"{n_found}" if is_short else "more",
                 "copy the file again from its source",
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    """What the first lines of a matrix declare."""
+@contextmanager
+def opened_mtx(path: Path) -> Iterator[MtxEntries]:
+    """Open a matrix, and read its header.
 
-    n_rows: int
-    n_columns: int
-    n_entries: int
-    value_type: type[np.int64 | np.float64]
+    Parameters
+    ----------
+    path : pathlib.Path
+        ``matrix.mtx``, gzip-compressed or not.
+
+    Yields
+    ------
+    MtxEntries
+        Its entries.
+
+    Raises
+    ------
+    CountsError
+        If it is damaged or no such matrix.
+    """
+    with open_text(path) as file:
+        yield MtxEntries(path, file)
 
 
-def _read_header(path: Path, file: BinaryIO) -> _Header:
-    banner = file.readline(_HEADER_BYTES)
-    if banner.startswith(_POINTER):
-        _fail(
-            "counts.lfs-pointer",
-            path.name,
-            "the file itself is needed",
-            "a pointer of git-LFS to it",
-            "fetch it with git lfs pull",
+def _cut_off(name: str, error: Exception) -> CountsError:
+    return CountsError(
+        Problem(
+            "counts.truncated",
+            name,
+            "the compressed file must be whole",
+            f"damaged or cut-off gzip data ({error})",
+            "copy the file again from its source",
         )
+    )
+
+
+def _read_header(
+    path: Path, file: BinaryIO
+) -> tuple[tuple[int, int, int], type[np.int64 | np.float64]]:
+    """Numbers of rows, columns and entries, and the type of values, that a matrix declares."""
+    banner = file.readline(_HEADER_BYTES)
+    refuse_pointer(path.name, banner)
     words = banner.decode("ascii", "replace").lower().split()
     if words[:3] != ["%%matrixmarket", "matrix", "coordinate"] or len(words) != 5:
         _fail(
@@ -249,53 +374,24 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
             "a general matrix of integers or real numbers is needed",
             " ".join(words[3:]),
         )
-    return _Header(n_rows, n_columns, n_entries, np.float64 if words[3] == "real" else np.int64)
+    return (n_rows, n_columns, n_entries), np.float64 if words[3] == "real" else np.int64
 
 
-def _parse(name: str, file: BinaryIO, header: _Header) -> _Triplets:
-    """Rows and columns from 0, and values, of every entry."""
-    blocks: list[_Triplets] = []
-    n_found = 0
-    try:
-        for frame in pd.read_csv(
-            file,
-            sep=r"\s+",
-            header=None,
-            dtype={0: np.int64, 1: np.int64, 2: header.value_type},
-            chunksize=ENTRIES_PER_BLOCK,
-            na_filter=False,
-        ):
-            n_found += len(frame)
-            if n_found > header.n_entries:
-                break
-            blocks.append(_block(name, frame, header))
-    except pd.errors.EmptyDataError:
-        pass
-    except CountsError:
-        raise
-    except (ValueError, OverflowError) as error:
-        _fail("counts.structure", name, _LINE, str(error).strip())
-    if n_found != header.n_entries:
-        is_short = n_found < header.n_entries
-        _fail(
-            "counts.truncated" if is_short else "counts.structure",
-            name,
-            f"{header.n_entries} entries are needed, as the header says",
-            f"{n_found}" if is_short else "more",
-            "copy the file again from its source",
-        )
+def _joined(entries: MtxEntries) -> Entries:
+    """All entries at once."""
+    blocks = list(entries.blocks())
     if not blocks:
         none = np.zeros(0, dtype=np.int32)
-        return none, none, np.zeros(0, dtype=header.value_type)
+        return none, none, np.zeros(0, dtype=entries.value_type)
     rows, columns, values = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return rows, columns, values
 
 
-def _block(name: str, frame: pd.DataFrame, header: _Header) -> _Triplets:
+def _block(name: str, frame: pd.DataFrame, shape: tuple[int, int]) -> Entries:
     if frame.shape[1] != 3:
         _fail("counts.structure", name, _LINE, f"{frame.shape[1]} fields")
     places = []
-    for column, most in enumerate((header.n_rows, header.n_columns)):
+    for column, most in enumerate(shape):
         place = frame[column].to_numpy()
         if place.min() < 1 or place.max() > most:
             _fail(
@@ -312,7 +408,7 @@ def _block(name: str, frame: pd.DataFrame, header: _Header) -> _Triplets:
 
 
 def _to_rows(
-    triplets: _Triplets, n_barcodes: int
+    triplets: Entries, n_barcodes: int
 ) -> tuple[_Values, NDArray[np.int32], NDArray[np.int64]]:
     """Values, features and where rows begin; equal places stay as they are, to be refused."""
     feature, barcode, value = triplets

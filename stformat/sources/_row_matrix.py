@@ -1,4 +1,4 @@
-"""A count matrix of millions of rows, read in blocks: of HDF5 as it lies on disk."""
+"""A count matrix of millions of rows, read in blocks: HDF5 as it lies on disk, text once parsed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from scipy import sparse
 from stformat.errors import CountsError, Problem
 from stformat.model import Note
 from stformat.row_order import stop_of_batch
-from stformat.sources._counts_10x import FeatureCounts, Features, clean_counts, value_type
+from stformat.sources._counts_10x import (
+    Features,
+    check_packed_rows,
+    clean_counts,
+    value_notes,
+    value_type,
+)
 from stformat.sources._counts_h5 import (
     DAMAGE,
     data_set_of,
@@ -27,11 +33,10 @@ from stformat.sources._counts_h5 import (
     read_counts_h5,
     read_features,
 )
-from stformat.sources._counts_mtx import MtxFiles, read_counts_mtx
-from stformat.sources._notes import counted
+from stformat.sources._counts_mtx import MtxFiles
 from stformat.sources._packed_text import pack_texts, packed_blocks
 from stformat.sources._rows import counts_of
-from stformat.text_keys import repeated_row
+from stformat.sources._spilled_mtx import spill_counts_mtx
 
 __all__ = ["RowMatrix", "open_rows"]
 
@@ -68,33 +73,46 @@ class RowMatrix:
     """What a user of the counts should know."""
 
 
-def open_rows(source: Path | MtxFiles) -> RowMatrix:
+def open_rows(source: Path | MtxFiles, *, scratch: Path | None) -> RowMatrix:
     """Open a count matrix to read it row by row.
 
     Parameters
     ----------
     source : pathlib.Path or MtxFiles
         HDF5 file or Matrix Market folder.
+    scratch : pathlib.Path or None
+        Directory of temporary files, of a Matrix Market matrix larger than its budget of memory;
+        None is the system's own.
 
     Returns
     -------
     RowMatrix
         HDF5 with the group ``matrix`` of Space Ranger is read in blocks whenever they are asked
-        for; other matrices are small enough to be held.
+        for; Matrix Market text is parsed once; HDF5 of before Space Ranger is held in memory.
 
     Raises
     ------
     CountsError
         If the matrix is not what it must be. What concerns single rows is raised by the iteration.
+    StoreWriteError
+        If the scratch directory cannot hold the matrix.
 
     Notes
     -----
     Memory: the barcodes; while blocks are read 8 bytes a row, and one chunk of the file or a
     million values. Values are read once here, for their type, and once by each iteration.
     """
-    if isinstance(source, Path):
-        return _open_h5(source) if _is_one_matrix(source) else _held(read_counts_h5(source))
-    return _held(read_counts_mtx(source))
+    if not isinstance(source, Path):
+        spilled = spill_counts_mtx(source, scratch=scratch)
+        return RowMatrix(
+            barcodes=spilled.barcodes,
+            features=spilled.features,
+            dtype=spilled.dtype,
+            nnz=spilled.nnz,
+            iter_blocks=spilled.iter_blocks,
+            notes=spilled.notes,
+        )
+    return _open_h5(source) if _is_one_matrix(source) else _read_h5(source)
 
 
 def _is_one_matrix(path: Path) -> bool:
@@ -105,7 +123,8 @@ def _is_one_matrix(path: Path) -> bool:
         return len(groups) == 1 and "features" in file[groups[0]]
 
 
-def _held(counts: FeatureCounts) -> RowMatrix:
+def _read_h5(path: Path) -> RowMatrix:
+    counts = read_counts_h5(path)
     held = counts_of(counts.matrix)
     return RowMatrix(
         barcodes=pack_texts(counts.barcodes),
@@ -176,17 +195,7 @@ def _barcodes(where: str, group: h5py.Group, n_rows: int) -> NDArray[np.bytes_]:
         )
     blocks = (data_set[start : start + _BLOCK_ROWS] for start in range(0, n_rows, _BLOCK_ROWS))
     barcodes = packed_blocks(where, blocks, topic="counts", error=CountsError)
-    is_empty = barcodes == b""
-    row = int(np.argmax(is_empty)) if is_empty.any() else repeated_row(barcodes)
-    if row is not None:
-        raise CountsError(
-            Problem(
-                "counts.repeated-spots",
-                f"{where}, barcode {row + 1}",
-                "every row of counts needs a barcode of its own",
-                f"{barcodes[row].decode()!r} again" if barcodes[row] else "none",
-            )
-        )
+    check_packed_rows(where, barcodes)
     return barcodes
 
 
@@ -242,20 +251,8 @@ def _scan_values(
         block = data_set[start : start + step]
         n_non_integer += value_type(where, block)[1]
         n_zeros += len(block) - int(np.count_nonzero(block))
-    notes = []
-    if n_zeros:
-        zeros = counted(
-            n_zeros,
-            f"zero that {name} stores was dropped: it says",
-            f"zeros that {name} stores were dropped: they say",
-        )
-        message = f"{zeros} what absence says."
-        notes.append(Note(code="counts.explicit-zeros", message=message, count=n_zeros))
-    if n_non_integer:
-        values = counted(n_non_integer, "value is no integer", "values are no integers")
-        message = f"{values}: stored as float32, not as counts."
-        notes.append(Note(code="counts.non-integer", message=message, count=n_non_integer))
-    return np.dtype(np.float32) if n_non_integer else np.dtype(np.int32), tuple(notes)
+    dtype = np.dtype(np.float32) if n_non_integer else np.dtype(np.int32)
+    return dtype, value_notes(name, n_zeros, n_non_integer)
 
 
 def _read_blocks(

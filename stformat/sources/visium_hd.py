@@ -83,8 +83,9 @@ def read_visium_hd(request: SourceRequest) -> SlideRecord:
 
     Notes
     -----
-    Counts in HDF5 are read when they are written, so memory is that of the places: about 100 bytes
-    for each bin of the tables, and as much while the places of a size are joined.
+    Counts in HDF5 are read when they are written, those in text go to `scratch` beyond 64 MiB, so
+    memory is that of the places: about 100 bytes for each bin of the tables, and as much while the
+    places of a size are joined.
     """
     files = find_hd_files(request.path)
     factors, chosen = _image(request, files)
@@ -105,7 +106,12 @@ def read_visium_hd(request: SourceRequest) -> SlideRecord:
     paths = [path for region in regions for path in region.paths]
     outlines: tuple[Outlines, ...] = ()
     if files.cells is not None:
-        cells = read_cells(files.cells, scale=chosen.scale, is_needed=not files.bins)
+        cells = read_cells(
+            files.cells,
+            scale=chosen.scale,
+            is_needed=not files.bins,
+            scratch=request.scratch,
+        )
         outlines = cells.outlines
         tables.extend(cells.tables)
         paths.extend(cells.files)
@@ -203,7 +209,7 @@ def _read_folder(
     path = _positions_path(folder)
     positions = read_bin_positions(path)
     _check_image(chosen, folder.factors, positions)
-    matrix = open_rows(choice.source)
+    matrix = open_rows(choice.source, scratch=scratch)
     bins = join_bins(
         matrix, positions, region=region_name(folder.size_um), where=f"{choice.path.name}, {path}"
     )

@@ -100,7 +100,7 @@ def write_rings(
     """Write outlines; where `nuclei` is ``"clustered"`` also those annotated by cluster."""
     n_cells = len(rings)
     ids = cell_names(n_cells) if are_named else list(range(1, n_cells + 1))
-    features = [
+    features: list[dict[str, object]] = [
         {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": [ring.tolist()]},
@@ -110,7 +110,7 @@ def write_rings(
     ]
     _write_features(folder / f"{what}_segmentations.geojson", features)
     if nuclei == "clustered":
-        clustered = [
+        clustered: list[dict[str, object]] = [
             feature
             | {
                 "properties": {

@@ -18,6 +18,7 @@ from stformat.errors import CountsError
 from stformat.sources._counts_10x import clean_counts
 from stformat.sources._counts_h5 import is_counts_h5, read_counts_h5
 from stformat.sources._counts_mtx import find_mtx, read_counts_mtx
+from stformat.sources._spilled_mtx import spill_counts_mtx
 from stformat.testing._visium_counts import FeatureRows, write_h5, write_mtx
 
 BARCODES = ("AAAC-1", "AAAG-1", "AAAT-1")
@@ -71,6 +72,10 @@ def refused_mtx(folder):
     with pytest.raises(CountsError) as caught:
         read_counts_mtx(files)
     (problem,) = caught.value.problems
+    with pytest.raises(CountsError) as spilled:
+        list(spill_counts_mtx(files, scratch=None).iter_blocks())
+    # Of lists that do not fit it is told before any entry is read.
+    assert spilled.value.problems[0].code in {problem.code, "counts.shape"}
     return problem
 
 
