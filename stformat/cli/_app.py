@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BAD_INPUT", "FOUND_PROBLEMS", "AsJson", "Quiet", "Store", "app"]
+__all__ = ["BAD_INPUT", "FOUND_PROBLEMS", "AsJson", "Quiet", "Store", "StoreOrUrl", "app"]
 
 FOUND_PROBLEMS = 1
 BAD_INPUT = 3
@@ -24,3 +24,9 @@ app = typer.Typer(
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 Store = Annotated[Path, typer.Argument(help="A store: a directory made by stformat convert.")]
+StoreOrUrl = Annotated[
+    str,
+    typer.Argument(
+        help="A store: a directory made by stformat convert, a zip file of one, or a URL of either."
+    ),
+]

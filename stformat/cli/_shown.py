@@ -6,7 +6,6 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -65,37 +64,47 @@ def told_interruption() -> Iterator[None]:
 
 
 def print_problems(
-    store: Path, problems: list[Problem], *, none: str, quiet: bool, as_json: bool
+    store: str, problems: list[Problem], *, none: str, quiet: bool, as_json: bool
 ) -> None:
     """Print one line a problem, or what `none` stands for; exit with a code that tells."""
+    name = _name_of(store)
     if as_json:
-        print_json({"store": str(store), "problems": [item.to_json() for item in problems]})
+        print_json({"store": name, "problems": [item.to_json() for item in problems]})
     elif problems:
         for problem in problems:
             typer.echo(str(problem))
     elif not quiet:
-        typer.echo(f"{store}: {none}")
+        typer.echo(f"{name}: {none}")
     if problems:
         raise typer.Exit(FOUND_PROBLEMS)
 
 
-def print_summary(store: Path, *, as_json: bool) -> None:
+def _name_of(store: str) -> str:
+    """Return a path as it was given, and a URL without what is secret in it."""
+    from stformat.store.location import parse_location  # noqa: PLC0415 - see stformat.cli
+
+    location = parse_location(store)
+    return str(location) if location.is_url else store
+
+
+def print_summary(store: str, *, as_json: bool) -> None:
     from stformat.store.reader import open_slide  # noqa: PLC0415 - see stformat.cli
 
+    name = _name_of(store)
     with open_slide(store) as slide:
         attributes = slide.metadata
         if as_json:
             levels = slide.levels
             print_json(
                 {
-                    "store": str(store),
+                    "store": name,
                     "levels": [[level.height, level.width] for level in levels],
                     "image_codec": levels[0].codec if levels else None,
                     **attributes.model_dump(mode="json"),
                 }
             )
             return
-        lines = [f"{store}  {attributes.slide_id}  {attributes.technology}"]
+        lines = [f"{name}  {attributes.slide_id}  {attributes.technology}"]
         if attributes.image is None:
             lines.append("image    none")
         else:

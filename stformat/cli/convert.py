@@ -140,7 +140,7 @@ def _convert_slide(
     ):
         path = convert_slide(source, target, progress=progress, **options)
     if not quiet:
-        print_summary(path, as_json=as_json)
+        print_summary(str(path), as_json=as_json)
 
 
 def _convert_slides(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stformat.cli._app import AsJson, Quiet, Store, app
+from stformat.cli._app import AsJson, Quiet, Store, StoreOrUrl, app
 from stformat.cli._shown import print_problems, print_summary
 
 __all__ = ["check", "info", "seal", "verify"]
@@ -14,7 +14,7 @@ __all__ = ["check", "info", "seal", "verify"]
 
 @app.command()
 def info(
-    store: Store,
+    store: StoreOrUrl,
     as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:
     """Say what a store holds; reads its metadata only."""
@@ -23,7 +23,7 @@ def info(
 
 @app.command()
 def verify(
-    store: Store,
+    store: StoreOrUrl,
     shallow: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--shallow", help="Check metadata and sizes, not every byte.")
     ] = False,
@@ -39,7 +39,7 @@ def verify(
 
 @app.command()
 def check(
-    store: Store,
+    store: StoreOrUrl,
     quiet: Quiet = False,  # noqa: FBT002 - a flag of the command line
     as_json: AsJson = False,  # noqa: FBT002 - a flag of the command line
 ) -> None:

@@ -7,15 +7,16 @@ imported at the top.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from stformat.metadata.strict_json import parse_object
+from stformat.metadata.strict_json import MAX_BYTES, parse_object
+from stformat.store.location import parse_location
+from stformat.store.open_files import open_files
 
 if TYPE_CHECKING:
     from stformat.store.reader import Slide
@@ -51,11 +52,18 @@ class StformatBackend(BackendEntrypoint):
     )
 
     def guess_can_open(self, filename_or_obj: object) -> bool:
-        """Say whether a path is that of a store, by the attribute in its root; never raises."""
+        """Say whether a path or URL is that of a store, by the attribute in its root; never raises.
+
+        Of a URL, nothing is read unless its path ends in ``.zarr`` or ``.zip``.
+        """
         if not isinstance(filename_or_obj, str | os.PathLike):
             return False
         try:
-            root = parse_object((Path(filename_or_obj) / "zarr.json").read_bytes())
+            location = parse_location(filename_or_obj)
+            if location.is_url and not str(location).endswith((".zarr", ".zip")):
+                return False
+            with closing(open_files(location)) as files:
+                root = parse_object(files.find("zarr.json", at_most=MAX_BYTES + 1) or b"")
         except (OSError, ValueError, TypeError):
             return False
         attributes = root.get("attributes")
@@ -72,11 +80,12 @@ class StformatBackend(BackendEntrypoint):
         normalize: Literal["log1p"] | None = None,
         target_sum: float | None = 1e4,
         table: str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> xr.Dataset:
-        """Open a table of a slide; see `stformat.open_dataset`."""
+        """Open a table of a slide; see `stformat.open_dataset` and `stformat.open_slide`."""
         from stformat.lazy.variables import spots_dataset  # noqa: PLC0415 - see the module
 
-        slide, close = _bind(filename_or_obj)
+        slide, close = _bind(filename_or_obj, storage_options)
         with _closing_on_error(close):
             dataset = spots_dataset(
                 slide if table is None else slide.table(table),
@@ -94,11 +103,12 @@ class StformatBackend(BackendEntrypoint):
         filename_or_obj: object,
         *,
         drop_variables: str | Iterable[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> dict[str, xr.Dataset]:
         """Open the image levels as Datasets by path: ``/``, ``/s0``, ``/s1``, ..."""
         from stformat.lazy.variables import level_datasets  # noqa: PLC0415 - see the module
 
-        slide, close = _bind(filename_or_obj)
+        slide, close = _bind(filename_or_obj, storage_options)
         with _closing_on_error(close):
             groups = {
                 path: dataset.drop_vars(_names(drop_variables), errors="ignore")
@@ -112,22 +122,27 @@ class StformatBackend(BackendEntrypoint):
         filename_or_obj: object,
         *,
         drop_variables: str | Iterable[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> xr.DataTree:
         """Open the image levels as a DataTree; see `stformat.open_datatree`."""
-        groups = self.open_groups_as_dict(filename_or_obj, drop_variables=drop_variables)
+        groups = self.open_groups_as_dict(
+            filename_or_obj, drop_variables=drop_variables, storage_options=storage_options
+        )
         tree = xr.DataTree.from_dict(groups)
         tree.set_close(groups["/"].close)
         return tree
 
 
-def _bind(source: object) -> tuple[Slide, Callable[[], None] | None]:
+def _bind(
+    source: object, storage_options: Mapping[str, Any] | None
+) -> tuple[Slide, Callable[[], None] | None]:
     """Return the slide and what closes it; a slide that was given is the giver's to close."""
     from stformat.store.reader import Slide, open_slide  # noqa: PLC0415 - see the module
 
     if isinstance(source, Slide):
         return source, None
     if isinstance(source, str | os.PathLike):
-        slide = open_slide(source)
+        slide = open_slide(source, storage_options=storage_options)
         return slide, slide.close
     raise TypeError(f"a path or an opened Slide is needed, got {type(source).__name__}")
 

@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
@@ -26,8 +25,16 @@ from stformat.errors import (
     StoreReplaced,
     UnsupportedStoreError,
 )
+from stformat.store.read_costs import ReadCosts
 
-__all__ = ["MAX_DEPTH", "MAX_OPEN_FILES", "DirectoryFiles", "ReadCosts", "StoreFiles"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_OPEN_FILES",
+    "DirectoryFiles",
+    "StoreFiles",
+    "parts_of",
+    "shown",
+]
 
 MAX_OPEN_FILES = 64
 """Files of one store that are kept open between reads."""
@@ -45,26 +52,6 @@ _lock = threading.Lock()
 os.register_at_fork(
     before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadCosts:
-    """How files are best read: what a read costs beside its bytes.
-
-    The default is that of a local disk, where a read costs nothing else.
-    """
-
-    n_in_flight: int = 0
-    """Reads that wait at once, in threads of their own; 0: whoever decodes reads for itself."""
-
-    gap_bytes: int = 0
-    """Two ranges of one file no further apart are read as one."""
-
-    request_bytes: int = 0
-    """Ranges are not joined beyond this size."""
-
-    can_list: bool = True
-    """Whether `StoreFiles.walk` tells which files there are."""
 
 
 class StoreFiles(Protocol):
@@ -212,7 +199,7 @@ class DirectoryFiles:
 
     def exists(self, path: str) -> bool:
         """Return whether there is a file; a link or a device is there, and refused when read."""
-        *directories, name = _parts(path)
+        *directories, name = parts_of(path)
         try:
             with self._descended(directories) as directory:
                 mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
@@ -310,7 +297,7 @@ class DirectoryFiles:
         return file
 
     def _opened(self, path: str) -> _Descriptor:
-        *directories, name = _parts(path)
+        *directories, name = parts_of(path)
         try:
             return self._open_at(directories, name, path)
         except StoreError:  # an OSError too
@@ -416,7 +403,7 @@ class DirectoryFiles:
         return _refused(error, shown(path))
 
     def _has_link(self, path: str) -> bool:
-        parts = _parts(path)
+        parts = parts_of(path)
         for depth, name in enumerate(parts):
             try:
                 with self._descended(parts[:depth]) as directory:
@@ -448,7 +435,19 @@ def _release(file: _Descriptor) -> None:
             file.close()
 
 
-def _parts(path: str) -> list[str]:
+def parts_of(path: str) -> list[str]:
+    """Return the parts of a path inside a store.
+
+    Raises
+    ------
+    UnsupportedStoreError
+        If it does not name one file in it.
+
+    Examples
+    --------
+    >>> parts_of("images/zarr.json")
+    ['images', 'zarr.json']
+    """
     parts = path.split("/")
     if any(part in {"", ".", ".."} or "\x00" in part for part in parts):
         raise _unsupported(path, "a path inside a store names one file in it", repr(path))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
 from functools import cached_property
-from pathlib import Path
+from typing import Self
 
-from stformat.errors import NoImageError, Problem, TableLookupError, UnsupportedStoreError
+from stformat.errors import NoImageError, Problem, StoreReplaced, TableLookupError
 from stformat.store.chunk_cache import ChunkCache
+from stformat.store.location import Location
 from stformat.store.opened import open_committed
 from stformat.store.pyramid import open_pyramid
 from stformat.store.slide_table import SlideTable
 from stformat.store.tiles import TileEngine
 
-__all__ = ["OpenStore", "local_path"]
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+__all__ = ["OpenStore"]
 
 
 class OpenStore:
@@ -24,18 +21,41 @@ class OpenStore:
 
     Parameters
     ----------
-    path : str
-        Absolute path of its directory.
+    location : Location
+        Where it is.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.store = open_committed(path)
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self.store = open_committed(location)
         self.cache = ChunkCache()
         self.tables = {
             table.name: SlideTable(self.store, table, cache=self.cache)
             for table in self.store.attributes.tables
         }
+
+    @classmethod
+    def reopened(cls, location: Location, digest: str) -> Self:
+        """Open the version of a store whose manifest has a digest.
+
+        Raises
+        ------
+        StoreReplaced
+            If there is another.
+        """
+        opened = cls(location)
+        if opened.store.commit.manifest_sha256 != digest:
+            opened.close()
+            raise StoreReplaced(
+                Problem(
+                    "store.replaced",
+                    str(location),
+                    "a pickled slide needs the version of the store that it was opened from",
+                    "another version",
+                    "open the slide again",
+                )
+            )
+        return opened
 
     @cached_property
     def engine(self) -> TileEngine:
@@ -72,7 +92,7 @@ class OpenStore:
             raise TableLookupError(
                 Problem(
                     "slide.no-table",
-                    self.path,
+                    str(self.location),
                     f"a table must be one of {', '.join(self.tables)}",
                     repr(wanted),
                 )
@@ -83,25 +103,3 @@ class OpenStore:
         """Let go of the files and of what was kept."""
         self.store.close()
         self.cache.clear()
-
-
-def local_path(path: str | os.PathLike[str]) -> str:
-    """Return the absolute path of a store in a local directory.
-
-    Raises
-    ------
-    UnsupportedStoreError
-        If it is a URL or a zip file.
-    """
-    text = os.fspath(path)
-    if _URL.match(text) or text.endswith(".zip"):
-        raise UnsupportedStoreError(
-            Problem(
-                "store.not-local",
-                text,
-                "this version reads stores in local directories",
-                "a zip file" if text.endswith(".zip") else "a URL",
-                "unpack it, or copy it to a local directory, first",
-            )
-        )
-    return str(Path(text).absolute())

@@ -32,8 +32,9 @@ from stformat.metadata.stformat_v0_1 import (
 )
 from stformat.metadata.strict_json import JsonError, parse_object
 from stformat.metadata.zarr_array import ArrayMetadata, parse_array
-from stformat.store.files import DirectoryFiles, StoreFiles
+from stformat.store.files import StoreFiles
 from stformat.store.layout import COMMIT_PATH, MANIFEST_PATH
+from stformat.store.location import Location, parse_location
 from stformat.store.manifest import (
     ROOT_PATH,
     RecordError,
@@ -46,6 +47,7 @@ from stformat.store.manifest import (
     parse_manifest,
     read_bounded,
 )
+from stformat.store.open_files import open_files
 from stformat.store.read_ahead import map_reads
 
 __all__ = ["CommittedStore", "open_committed", "parse_root_attribute", "read_root"]
@@ -264,13 +266,13 @@ class CommittedStore:
             )
 
 
-def open_committed(path: str | os.PathLike[str]) -> CommittedStore:
+def open_committed(path: str | os.PathLike[str] | Location) -> CommittedStore:
     """Open a store that was committed.
 
     Parameters
     ----------
-    path : path
-        Directory of the store.
+    path : path, URL or Location
+        Where the store is.
 
     Returns
     -------
@@ -288,18 +290,19 @@ def open_committed(path: str | os.PathLike[str]) -> CommittedStore:
     CorruptStoreError
         If the root zarr.json or the attribute in it is damaged.
     StoreReadError
-        If the file system refuses.
+        If the file system, or the server, does not let it be read.
 
     Warns
     -----
     StoreChangedWarning
         If another tool changed the store after it was committed.
     """
-    store = _open_latest(path)
+    location = path if isinstance(path, Location) else parse_location(path)
+    store = _open_latest(location)
     if store.is_changed:
         warnings.warn(
-            f"{path}: another tool changed this store after it was committed, so its metadata are "
-            "read one by one; check it with stformat verify, then commit it with stformat seal",
+            f"{location}: another tool changed this store after it was committed, so its metadata "
+            "are read one by one; check it with stformat verify, then commit it with stformat seal",
             StoreChangedWarning,
             stacklevel=2,
             skip_file_prefixes=(_PACKAGE,),
@@ -371,18 +374,18 @@ def parse_root_attribute(root: Mapping[str, Any], where: str) -> StformatAttribu
         raise _corrupt("store.attribute", ROOT_PATH, "a valid attribute", str(error)) from error
 
 
-def _open_latest(path: str | os.PathLike[str]) -> CommittedStore:
-    """Open the version that is at the path now; another may take its place meanwhile."""
+def _open_latest(location: Location) -> CommittedStore:
+    """Open the version that is there now; another may take its place meanwhile."""
     for _ in range(_ATTEMPTS - 1):
         with suppress(StoreReplaced):
-            return _open_once(path)
-    return _open_once(path)
+            return _open_once(location)
+    return _open_once(location)
 
 
-def _open_once(path: str | os.PathLike[str]) -> CommittedStore:
-    files = DirectoryFiles(path)
+def _open_once(location: Location) -> CommittedStore:
+    files = open_files(location)
     try:
-        return CommittedStore(files, str(path))
+        return CommittedStore(files, str(location))
     except BaseException:
         files.close()
         raise

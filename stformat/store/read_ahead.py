@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, Self
 
-from stformat.store.files import ReadCosts, StoreFiles
+from stformat.store.files import StoreFiles
+from stformat.store.read_costs import ReadCosts
 
 __all__ = ["BYTES_IN_FLIGHT", "N_IN_FLIGHT", "Run", "RunReader", "map_reads"]
 
@@ -116,19 +118,9 @@ def map_reads[Item, Result](
     # A thread that waits must not wait for another: there might be none left.
     if len(listed) <= 1 or not costs.n_in_flight or _waiter.is_active:
         return [read(item) for item in listed]
-    results: list[Result] = []
-    with _cancelled_at_end() as futures:
-        futures.extend(_waiters.submit(lambda item=item: read(item)) for item in listed)
-        results.extend(future.result() for future in futures)
-    return results
-
-
-@contextmanager
-def _cancelled_at_end() -> Iterator[list[Future[object]]]:
-    """Hold futures; those that have not begun by the end are not needed any more."""
-    futures: list[Future[object]] = []
+    futures = [_waiters.submit(partial(read, item)) for item in listed]
     try:
-        yield futures
+        return [future.result() for future in futures]
     finally:
         for future in futures:
             future.cancel()
@@ -256,10 +248,11 @@ class RunReader:
             self._begin(request)
 
     def _begin(self, request: _Request) -> None:
-        key, start, n_bytes = request.key, request.start, request.n_bytes
-        request.future = _waiters.submit(lambda: self._files.read_range(key, start, n_bytes))
+        request.future = _waiters.submit(
+            partial(self._files.read_range, request.key, request.start, request.n_bytes)
+        )
         self._n_begun += 1
-        self._n_bytes += n_bytes
+        self._n_bytes += request.n_bytes
 
 
 def _joined(runs: Sequence[Run], costs: ReadCosts) -> list[_Request]:

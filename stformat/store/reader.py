@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stformat.errors import Problem, StoreReplaced, TableLookupError
+from stformat.errors import TableLookupError
 from stformat.metadata.stformat_v0_1 import StformatAttributes
 from stformat.store.annotations import Annotations
 from stformat.store.counts import CountsReader
-from stformat.store.open_store import OpenStore, local_path
+from stformat.store.location import Location, parse_location
+from stformat.store.open_store import OpenStore
 from stformat.store.pyramid import Level, channel_names, levels_of, thumbnail
 from stformat.store.row_index import RowIndex, row_positions
 from stformat.store.tile_request import (
@@ -38,7 +39,7 @@ class Slide:
 
     A slide is bound to one of its tables: rows, genes and counts are those of the table. It may be
     shared between threads, used after a fork, and pickled: it then opens the same version of the
-    store by its absolute path, or raises StoreReplaced. ``opened`` is for the library.
+    store where it is, or raises StoreReplaced. ``opened`` is for the library.
 
     Memory: decoded chunks are kept up to 128 MiB; ``obs`` and ``var`` once they were used; 8 bytes
     a row once counts were.
@@ -63,7 +64,7 @@ class Slide:
 
     def __reduce__(self) -> tuple[Any, ...]:
         digest = self.opened.store.commit.manifest_sha256
-        return _reopen, (self.opened.path, self._table.attributes.name, digest)
+        return _reopen, (self.opened.location, self._table.attributes.name, digest)
 
     def __repr__(self) -> str:
         top = self.levels[0] if self.has_image else None
@@ -434,15 +435,25 @@ class Slide:
         return self.opened.engine
 
 
-def open_slide(path: str | os.PathLike[str], *, table: str | None = None) -> Slide:
+def open_slide(
+    path: str | os.PathLike[str],
+    *,
+    table: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Slide:
     """Open a slide.
 
     Parameters
     ----------
-    path : path
-        Directory of a committed store.
+    path : path or URL
+        A committed store: a local directory, a zip file (``.zarr.zip``), or either at a URL
+        (``https://``, ``s3://``, ``gs://``, ``az://``; extra ``remote``).
     table : str, optional
         Name of the table to bind; by default the store's default table.
+    storage_options : mapping, optional
+        What obstore's store for the URL is opened with, such as ``region``, ``skip_signature`` or
+        ``client_options``. By default credentials come from the environment. Shown nowhere, but
+        pickled with the slide, as the URL is: who gets the pickle can read the store.
 
     Returns
     -------
@@ -456,9 +467,11 @@ def open_slide(path: str | os.PathLike[str], *, table: str | None = None) -> Sli
     UncommittedStoreError
         If the store has no valid commit record.
     UnsupportedStoreError
-        If the store is of another version of the format, or is no local directory.
+        If the store is of another version of the format, or is not to be read from where it is.
     CorruptStoreError
         If its metadata are damaged.
+    StoreReadError
+        If the file system, or the server, does not let it be read.
     TableLookupError
         If there is no such table.
 
@@ -474,7 +487,7 @@ def open_slide(path: str | os.PathLike[str], *, table: str | None = None) -> Sli
     >>> slide  # doctest: +SKIP
     <Slide B4: ST, 9272 x 9923 px, mpp 0.6889, 283 x 15289 in *expression>
     """
-    opened = OpenStore(local_path(path))
+    opened = OpenStore(parse_location(path, storage_options))
     try:
         return Slide(opened, table)
     except TableLookupError:
@@ -482,18 +495,6 @@ def open_slide(path: str | os.PathLike[str], *, table: str | None = None) -> Sli
         raise
 
 
-def _reopen(path: str, table: str, digest: str) -> Slide:
+def _reopen(location: Location, table: str, digest: str) -> Slide:
     """Open a pickled slide: the same version of its store, or none."""
-    opened = OpenStore(path)
-    if opened.store.commit.manifest_sha256 != digest:
-        opened.close()
-        raise StoreReplaced(
-            Problem(
-                "store.replaced",
-                path,
-                "a pickled slide needs the version of the store that it was opened from",
-                "another version",
-                "open the slide again",
-            )
-        )
-    return Slide(opened, table)
+    return Slide(OpenStore.reopened(location, digest), table)

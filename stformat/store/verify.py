@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 from stformat.errors import Problem, StoreError, StoreReplaced
@@ -16,8 +17,9 @@ from stformat.kernels._pool import map_chunks
 from stformat.metadata.stformat_v0_1 import FileEntry, Manifest
 from stformat.metadata.strict_json import JsonError
 from stformat.store.consistency import attribute_problems, own_arrays
-from stformat.store.files import DirectoryFiles, StoreFiles, shown
+from stformat.store.files import StoreFiles, shown
 from stformat.store.layout import COMMIT_PATH, MANIFEST_PATH
+from stformat.store.location import parse_location
 from stformat.store.manifest import (
     ROOT_PATH,
     RecordError,
@@ -29,6 +31,7 @@ from stformat.store.manifest import (
     read_bounded,
     read_object,
 )
+from stformat.store.open_files import open_files
 from stformat.store.opened import CommittedStore
 
 __all__ = ["content_problems", "verify_store"]
@@ -43,8 +46,8 @@ def verify_store(path: str | os.PathLike[str], *, deep: bool = True) -> list[Pro
 
     Parameters
     ----------
-    path : path
-        Directory of the store.
+    path : path or URL
+        The store, as for `stformat.open_slide`.
     deep : bool, default: True
         Read every file: compare checksums, decode every chunk, compare the copies of the counts.
         Without it, metadata, and names and sizes of files.
@@ -61,12 +64,17 @@ def verify_store(path: str | os.PathLike[str], *, deep: bool = True) -> list[Pro
     those of the manifest, and none besides; that consolidated metadata agree with each node's own;
     that elements are what the root attribute says; and, deep, that all chunks of the format's own
     arrays decode, that both copies of the counts hold the same values, and sums and centres agree.
-    What files hold is looked into where all of them are those that were committed.
+    What files hold is looked into where all of them are those that were committed. At a URL files
+    are not listed, so that one that is no part of the store is not seen; a deep check reads every
+    byte there, most of them twice.
     Memory: one chunk a thread, a million values, and 32 bytes a row of the largest table.
     """
+    location = parse_location(path)
     try:
-        with DirectoryFiles(path) as files:
-            return _Verification(files, str(path), deep=deep).problems()
+        with closing(open_files(location)) as files:
+            problems = _Verification(files, str(location), deep=deep).problems()
+            files.check_version()
+            return problems
     except StoreError as error:
         return list(error.problems)
 
@@ -178,7 +186,9 @@ class _Verification:
 
     def _check_files(self, manifest: Manifest, skipped: set[str]) -> None:
         entries = {entry.path: entry for entry in manifest.files}
-        there = set(self._files.walk()) - {MANIFEST_PATH, COMMIT_PATH}
+        # Where files are not listed, one that is missing is found when it is read.
+        walked = self._files.walk() if self._files.costs.can_list else entries
+        there = set(walked) - {MANIFEST_PATH, COMMIT_PATH}
         for path in sorted(there - entries.keys()):
             self._add(
                 "verify.unlisted-file",

@@ -42,8 +42,9 @@ from stformat.store.chunk_codec import (
 )
 from stformat.store.chunk_jpeg import jpeg_bound, parse_frame
 from stformat.store.opened import CommittedStore
+from stformat.store.read_ahead import map_reads
 
-__all__ = ["UNREADABLE", "ZarrChunks", "open_array", "open_group"]
+__all__ = ["UNREADABLE", "ZarrChunks", "open_array", "open_element"]
 
 _METADATA_KEY = "zarr.json"
 _CHUNK_KEY = re.compile(r"(?P<array>.+)/c/(?P<index>\d+(/\d+)*)")
@@ -57,28 +58,32 @@ UNREADABLE = (ValueError, TypeError, RuntimeError, EOFError, OSError, zlib.error
 _UNWRAPPED = frozenset({"zstd", "numcodecs.zstd", "gzip", "numcodecs.zlib"})
 
 
-def open_group(store: CommittedStore, path: str) -> zarr.Group:
-    """Open a group of a store with zarr-python, to read it.
+def open_element(store: CommittedStore, path: str) -> zarr.Group | zarr.Array[Any]:
+    """Open a group or an array of a store with zarr-python, to read all that is in it.
 
     Parameters
     ----------
     store : CommittedStore
         The open store.
     path : str
-        Path of the group.
+        Path of the group or the array.
 
     Returns
     -------
-    zarr.Group
-        Read-only.
+    zarr.Group or zarr.Array
+        Read-only. Where each read waits for a network, the chunks have been read by now, many at
+        once, and are held as they are stored until they are decoded.
     """
-    return zarr.open_group(
-        _BridgeStore(store), mode="r", path=path, zarr_format=3, use_consolidated=False
-    )
+    bridge = _BridgeStore(store)
+    if store.files.costs.n_in_flight:
+        bridge.hold_chunks(path)
+    if store.node(path)["node_type"] == "array":
+        return zarr.open_array(bridge, mode="r", path=path, zarr_format=3)
+    return zarr.open_group(bridge, mode="r", path=path, zarr_format=3, use_consolidated=False)
 
 
 def open_array(store: CommittedStore, path: str) -> zarr.Array[Any]:
-    """Open an array of a store with zarr-python, to read it; see `open_group`."""
+    """Open an array of a store with zarr-python, to read parts of it."""
     return zarr.open_array(_BridgeStore(store), mode="r", path=path, zarr_format=3)
 
 
@@ -189,11 +194,23 @@ class _PlainView:
         limit = bound(self._size) + _CODEC_OVERHEAD
         self._bytes = ChunkBytes(store.files, path, self.metadata, max_bytes=limit)
         self._grid = chunk_grid(self.metadata.shape, self.metadata.chunks)
+        self._held: dict[int, memoryview] = {}
+
+    @property
+    def n_chunks(self) -> int:
+        """Number of chunks."""
+        return math.prod(self._grid)
+
+    def hold(self, number: int) -> None:
+        """Read a chunk and hold it until `read` is asked for it."""
+        self._held[number] = self._bytes.read(number)
 
     def read(self, index: tuple[int, ...]) -> bytes | memoryview:
         """Return a chunk as its remaining codecs take it."""
         number = int(np.ravel_multi_index(index, self._grid))
-        encoded = self._bytes.read(number)
+        encoded = self._held.pop(number, None)
+        if encoded is None:
+            encoded = self._bytes.read(number)
         try:
             return self._unwrap(encoded)
         except (ChunkError, zlib.error) as error:
@@ -246,6 +263,20 @@ class _BridgeStore(Store):
         super().__init__(read_only=True)
         self._committed = store
         self._views: dict[str, _PlainView] = {}
+
+    def hold_chunks(self, path: str) -> None:
+        """Read every chunk at and below a path, as many at once as waits for a network."""
+        store = self._committed
+        nodes = [node for node in store.paths() if f"{node}/".startswith(f"{path}/")]
+        arrays = [node for node in nodes if store.node(node)["node_type"] == "array"]
+        chunked = [store.array(node) for node in arrays]
+        views = [
+            self._view(node)
+            for node, metadata in zip(arrays, chunked, strict=True)
+            if metadata.has_plain_index and metadata.shape
+        ]
+        chunks = [(view, number) for view in views for number in range(view.n_chunks)]
+        map_reads(lambda chunk: chunk[0].hold(chunk[1]), chunks, store.files.costs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _BridgeStore) and other._committed is self._committed
