@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from stformat.convert.spatialdata_object import from_spatialdata
     from stformat.export.slide import export_slide
     from stformat.export.tiles import export_tiles
+    from stformat.lazy.annotated_matrix import to_anndata
     from stformat.lazy.dataset import open_dataset
     from stformat.lazy.datatree import open_datatree
     from stformat.lazy.sparse_blocks import counts_as_dask
+    from stformat.lazy.spatial_elements import to_spatialdata
     from stformat.store.commit import seal_store
     from stformat.store.reader import Slide, open_slide
     from stformat.store.verify import verify_store
@@ -43,6 +45,8 @@ __all__ = [
     "open_datatree",
     "open_slide",
     "seal_store",
+    "to_anndata",
+    "to_spatialdata",
     "verify_store",
 ]
 
@@ -62,6 +66,8 @@ _HOMES = {
     "open_datatree": "stformat.lazy.datatree",
     "open_slide": "stformat.store.reader",
     "seal_store": "stformat.store.commit",
+    "to_anndata": "stformat.lazy.annotated_matrix",
+    "to_spatialdata": "stformat.lazy.spatial_elements",
     "verify_store": "stformat.store.verify",
 }
 

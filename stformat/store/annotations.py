@@ -14,7 +14,7 @@ from stformat.store.opened import CommittedStore
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
-__all__ = ["Annotations"]
+__all__ = ["Annotations", "read_shapes"]
 
 _SHAPES = "shapes"
 
@@ -38,17 +38,7 @@ class Annotations(Mapping[str, "GeoDataFrame"]):
     def __getitem__(self, name: str) -> GeoDataFrame:
         if name not in self._names:
             raise KeyError(name)
-        import geopandas  # noqa: PLC0415 - opening a slide must not import geopandas
-
-        path = f"{_SHAPES}/{name}/shapes.parquet"
-        content = self._store.files.read(path)
-        self._verify(path, content)
-        try:
-            return geopandas.read_parquet(io.BytesIO(content))
-        except (ValueError, OSError) as error:  # pyarrow's own errors are both
-            raise CorruptStoreError(
-                Problem("shapes.content", path, "a GeoParquet file is needed", str(error))
-            ) from error
+        return read_shapes(self._store, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -59,19 +49,53 @@ class Annotations(Mapping[str, "GeoDataFrame"]):
     def __repr__(self) -> str:
         return f"<Annotations: {', '.join(self._names) or 'none'}>"
 
-    def _verify(self, path: str, content: bytes) -> None:
-        """Hold a file to the manifest; one that another tool changed is what that tool made it."""
-        if self._store.is_changed:
-            return
-        found = f"{google_crc32c.value(content):08x}"
-        expected = {entry.path: entry.crc32c for entry in self._store.manifest.files}.get(path)
-        if found != expected:
-            raise CorruptStoreError(
-                Problem(
-                    "shapes.checksum",
-                    path,
-                    f"the checksum must be the committed {expected}",
-                    found,
-                    "run `stformat verify`; convert the slide again or copy it anew",
-                )
+
+def read_shapes(store: CommittedStore, name: str) -> GeoDataFrame:
+    """Read a shapes element: a region of a table, or an annotation.
+
+    Parameters
+    ----------
+    store : CommittedStore
+        The open store.
+    name : str
+        Name of the element.
+
+    Returns
+    -------
+    GeoDataFrame
+        In full-resolution pixels.
+
+    Raises
+    ------
+    CorruptStoreError
+        If it is not what was committed.
+    """
+    import geopandas  # noqa: PLC0415 - opening a slide must not import geopandas
+
+    path = f"{_SHAPES}/{name}/shapes.parquet"
+    content = store.files.read(path)
+    _verify(store, path, content)
+    try:
+        return geopandas.read_parquet(io.BytesIO(content))
+    except (ValueError, OSError) as error:  # pyarrow's own errors are both
+        raise CorruptStoreError(
+            Problem("shapes.content", path, "a GeoParquet file is needed", str(error))
+        ) from error
+
+
+def _verify(store: CommittedStore, path: str, content: bytes) -> None:
+    """Hold a file to the manifest; one that another tool changed is what that tool made it."""
+    if store.is_changed:
+        return
+    found = f"{google_crc32c.value(content):08x}"
+    expected = {entry.path: entry.crc32c for entry in store.manifest.files}.get(path)
+    if found != expected:
+        raise CorruptStoreError(
+            Problem(
+                "shapes.checksum",
+                path,
+                f"the checksum must be the committed {expected}",
+                found,
+                "run `stformat verify`; convert the slide again or copy it anew",
             )
+        )
