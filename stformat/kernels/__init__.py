@@ -13,6 +13,7 @@ from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tile
 from stformat.kernels._lzw import codes_after_clear_are_bytes
 from stformat.kernels._moments import GeneMoments, gene_moments
 from stformat.kernels._pooling import pool_bins
+from stformat.kernels._stains import change_stains
 from stformat.kernels._text import CountRows, parse_count_rows
 from stformat.kernels._warmup import WarmKernel, warmup
 
@@ -20,6 +21,7 @@ __all__ = [
     "CountRows",
     "GeneMoments",
     "WarmKernel",
+    "change_stains",
     "codes_after_clear_are_bytes",
     "densify",
     "downsample_2x2",

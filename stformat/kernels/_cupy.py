@@ -167,6 +167,21 @@ class CudaTwins:
         """See `_reference.tiles_to_half`."""
         self._to_float("tiles_to_half", tiles, (factors, offsets, flips, turns), out)
 
+    def change_stains(
+        self,
+        tiles: Array,
+        factors: NDArray[np.int32],
+        densities: NDArray[np.int32],
+        samples: NDArray[np.uint8],
+        out: Array,
+    ) -> None:
+        """See `_reference.change_stains`."""
+        tiles = self.xp.ascontiguousarray(tiles)
+        plane_size = tiles.shape[2] * tiles.shape[3]
+        tables = map(self.xp.asarray, (factors, densities, samples))
+        arguments = (tiles, np.uint32(plane_size), *tables, np.int32(len(samples) - 1), out)
+        self._over_planes("stains", "change_stains_uint8", len(tiles), plane_size, arguments)
+
     # ---- counts ----------------------------------------------------------------------------------
 
     def row_sums(self, data: Array, indptr: Array, out: Array) -> None:

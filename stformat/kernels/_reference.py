@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "change_stains",
     "codes_after_clear_are_bytes",
     "count_moments",
     "densify",
@@ -131,6 +132,17 @@ def tiles_to_half(  # noqa: PLR0917 - called by position, as its twin
     tiles_to_float(tiles, factors, offsets, flips, turns, values)
     with np.errstate(over="ignore"):
         out[...] = values.astype(np.float16).view(np.uint16)
+
+
+def change_stains(
+    tiles: Array, factors: Array, densities: Array, samples: Array, out: Array
+) -> None:
+    """Look densities up, change them by each tile's map in 1/4096, and look samples up."""
+    for tile, change, target in zip(tiles, factors.astype(np.int64), out, strict=True):
+        density = densities[tile].astype(np.int64)
+        totals = np.tensordot(change[:, :3], density, axes=1)
+        totals += change[:, 3, np.newaxis, np.newaxis] * 4096 + 2048
+        target[...] = samples[np.clip(totals >> 12, 0, len(samples) - 1)]
 
 
 def row_sums(data: Array, indptr: Array, out: Array) -> None:

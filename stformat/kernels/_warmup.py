@@ -17,6 +17,7 @@ from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tile
 from stformat.kernels._lzw import codes_after_clear_are_bytes
 from stformat.kernels._moments import gene_moments
 from stformat.kernels._pooling import pool_bins
+from stformat.kernels._stains import change_stains
 from stformat.kernels._text import parse_count_rows
 
 __all__ = ["WarmKernel", "warmup"]
@@ -104,6 +105,11 @@ def _calls() -> Iterator[tuple[str, tuple[type[np.generic], ...], _Call]]:
         "tiles_to_float",
         SAMPLES,
         lambda t: [tiles_to_float(_pixels(t), dtype=dtype) for dtype in (np.float32, np.float16)],
+    )
+    yield (
+        "change_stains",
+        (np.uint8,),
+        lambda _: change_stains(np.ones((1, 3, 1, 1), np.uint8), np.zeros((1, 3, 4))),
     )
     yield (
         "codes_after_clear_are_bytes",

@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 
 import stformat.kernels
-from stformat.kernels import _arguments, _counts, _cupy, _floats, _images, _moments, _pooling
+from stformat.kernels import (
+    _arguments,
+    _counts,
+    _cupy,
+    _floats,
+    _images,
+    _moments,
+    _pooling,
+    _stains,
+)
 
 SHIM = __file__.replace("conftest.py", "cuda_shim.h")
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-CALLERS = (_counts, _floats, _images, _moments, _pooling)
+CALLERS = (_counts, _floats, _images, _moments, _pooling, _stains)
 
 
 class CppDevice:
@@ -86,7 +95,7 @@ class OnGpu:
 
         def call(*arguments, out=None, **named):
             there = [self._to_gpu(argument) for argument in arguments]
-            hosts = {"mean", "std", "scale", "flips", "turns"}
+            hosts = {"mean", "std", "scale", "flips", "turns", "changes"}
             named = {k: v if k in hosts else self._to_gpu(v) for k, v in named.items()}
             back = self._to_host(function(*there, **named))
             for host, device in zip(arguments, there, strict=True):

@@ -95,5 +95,5 @@ def test_levels_of_whole_vectors(kernels, dtype):
 
 
 def test_every_source_is_in_the_package():
-    assert SOURCES == ["counts", "floats", "sums", "tiles"]
+    assert SOURCES == ["counts", "floats", "stains", "sums", "tiles"]
     assert Path(_cupy.__file__).parent in _cupy.SOURCES.parents

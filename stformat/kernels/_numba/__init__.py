@@ -29,11 +29,13 @@ from stformat.kernels._numba.images import (
 )
 from stformat.kernels._numba.lzw import codes_after_clear_are_bytes
 from stformat.kernels._numba.pooling import pool_bins
+from stformat.kernels._numba.stains import change_stains
 from stformat.kernels._numba.sums import count_moments, value_moments
 from stformat.kernels._numba.text import parse_count_rows
 from stformat.kernels._pool import run_blocks
 
 __all__ = [
+    "change_stains",
     "codes_after_clear_are_bytes",
     "count_moments",
     "densify",

@@ -1,0 +1,224 @@
+"""Expression of a group in memory, and that of a batch: dense, or as a sparse matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat import kernels
+from stformat.store.reader import Slide
+
+if TYPE_CHECKING:
+    # Dear to import, and not for dense expression.
+    from scipy import sparse
+
+__all__ = ["ExpressionRule", "GeneMap", "GroupExpression", "Panel"]
+
+
+class Panel(Protocol):
+    """Genes that slides are read by, whether a slide measures all of them or not."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Key of each gene, in the order of the columns that are loaded."""
+
+    def columns_in(self, slide: Slide) -> NDArray[np.int64]:
+        """Return (n_genes,) columns of the slide's table, -1 for a gene that it does not have."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpressionRule:
+    """What becomes of counts."""
+
+    n_genes: int
+    """Number of columns."""
+
+    normalize: Literal["log1p"] | None
+    """The rule, or None for counts as they are."""
+
+    target_sum: float
+    """What rows are scaled to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GeneMap:
+    """Where the genes of a table go; slides of one make share it."""
+
+    target: NDArray[np.int64]
+    """(n_vars,) column that each gene of the table goes to, or -1."""
+
+    is_measured: NDArray[np.bool_]
+    """(n_genes,) whether the table has a gene."""
+
+    is_identity: bool
+    """Whether every gene of the table stays in its column."""
+
+    @classmethod
+    def from_columns(cls, columns: NDArray[np.int64], n_vars: int) -> GeneMap:
+        """Return the map for (n_genes,) columns of a table, -1 for a gene that it does not have."""
+        target = np.full(n_vars, -1, np.int64)
+        is_measured = columns >= 0
+        target[columns[is_measured]] = np.flatnonzero(is_measured)
+        is_identity = n_vars == len(columns) and bool((columns == np.arange(n_vars)).all())
+        return cls(target=target, is_measured=is_measured, is_identity=is_identity)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Matrix:
+    """Rows of slides that share a map."""
+
+    data: Any
+    indices: Any
+    indptr: Any
+    totals: Any
+    """Sum of each row over all genes of its table."""
+
+    target: Any
+    """As `GeneMap.target`."""
+
+
+class GroupExpression:
+    """The counts of a group's rows, each row once.
+
+    Parameters
+    ----------
+    rule : ExpressionRule
+        What becomes of them.
+    maps : sequence of GeneMap
+        Where genes go, for each kind of table.
+    blocks : sequence of (int, csr_array)
+        The map that rows of a slide belong to, and their counts, slide after slide.
+    xp : module
+        NumPy or CuPy: where counts are held.
+    """
+
+    def __init__(
+        self,
+        rule: ExpressionRule,
+        maps: Sequence[GeneMap],
+        blocks: Sequence[tuple[int, sparse.csr_array]],
+        xp: Any,  # noqa: ANN401 - a module
+    ) -> None:
+        self._rule = rule
+        self._maps = maps
+        self._xp = xp
+        n_rows = [block.shape[0] for _, block in blocks]
+        self._map_of_row = np.repeat([number for number, _ in blocks], n_rows).astype(np.int64)
+        self._row_in_matrix = np.empty(len(self._map_of_row), np.int64)
+        self._matrices: dict[int, _Matrix] = {}
+        for number in np.unique(self._map_of_row).tolist():
+            is_here = self._map_of_row == number
+            self._row_in_matrix[is_here] = np.arange(np.count_nonzero(is_here))
+            mine = [block for which, block in blocks if which == number]
+            self._matrices[number] = _matrix(mine, maps[number], xp)
+
+    def dense(self, rows: NDArray[np.int64]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
+        """Return (n, n_genes) float32 for rows of all blocks in turn, in any order."""
+        of_row = self._map_of_row[rows]
+        first = int(of_row[0])
+        if (of_row == first).all():
+            return self._dense_of(first, rows)
+        out = self._xp.empty((len(rows), self._rule.n_genes), np.float32)
+        for number in np.unique(of_row).tolist():
+            here = np.flatnonzero(of_row == number)
+            out[self._xp.asarray(here)] = self._dense_of(number, rows[here])
+        return out
+
+    def csr(self, rows: NDArray[np.int64]) -> sparse.csr_array:
+        """Return (n, n_genes) values for rows of all blocks in turn, in any order."""
+        from scipy import sparse  # noqa: PLC0415 - see the module's imports
+
+        of_row = self._map_of_row[rows]
+        parts: list[sparse.csr_array] = []
+        order: list[NDArray[np.int64]] = []
+        for number in np.unique(of_row).tolist():
+            here = np.flatnonzero(of_row == number)
+            parts.append(self._sparse_of(number, rows[here]))
+            order.append(here)
+        if len(parts) == 1:
+            return parts[0]
+        stacked = sparse.csr_array(sparse.vstack(parts, format="csr"))
+        in_order: sparse.csr_array = stacked[np.argsort(np.concatenate(order))]
+        return in_order
+
+    def is_measured(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (n, n_genes) whether the slide of a row has a gene."""
+        of_row = self._map_of_row[rows]
+        measured = np.empty((len(rows), self._rule.n_genes), np.bool_)
+        for number in np.unique(of_row).tolist():
+            measured[of_row == number] = self._maps[number].is_measured
+        return measured
+
+    def _dense_of(self, number: int, rows: NDArray[np.int64]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
+        matrix = self._matrices[number]
+        scaled: dict[str, Any] = {}
+        if self._rule.normalize is not None:
+            target_sum = self._rule.target_sum
+            scaled = {"totals": matrix.totals, "target_sum": target_sum, "log1p": True}
+        return kernels.densify(
+            matrix.data,
+            matrix.indices,
+            matrix.indptr,
+            gene_map=matrix.target,
+            n_out=self._rule.n_genes,
+            rows=self._xp.asarray(self._row_in_matrix[rows]),
+            **scaled,
+        )
+
+    def _sparse_of(self, number: int, rows: NDArray[np.int64]) -> sparse.csr_array:
+        from scipy import sparse  # noqa: PLC0415 - see the module's imports
+
+        matrix, wanted = self._matrices[number], self._row_in_matrix[rows]
+        whole = sparse.csr_array(
+            (matrix.data, matrix.indices, matrix.indptr),
+            shape=(len(matrix.indptr) - 1, len(matrix.target)),
+        )
+        counts = whole[wanted]
+        values = counts.data
+        if self._rule.normalize is not None:
+            values = kernels.normalize_log1p(
+                values,
+                counts.indptr,
+                target_sum=self._rule.target_sum,
+                totals=matrix.totals[wanted],
+            )
+        if self._maps[number].is_identity:
+            return sparse.csr_array((values, counts.indices, counts.indptr), shape=counts.shape)
+        return _in_columns(values, counts, matrix.target, self._rule.n_genes)
+
+
+def _matrix(blocks: list[sparse.csr_array], genes: GeneMap, xp: Any) -> _Matrix:  # noqa: ANN401 - a module
+    data = np.concatenate([block.data for block in blocks])
+    indices = np.concatenate([block.indices for block in blocks])
+    lengths = np.concatenate([np.diff(block.indptr) for block in blocks])
+    indptr = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    return _Matrix(
+        data=xp.asarray(data),
+        indices=xp.asarray(indices),
+        indptr=xp.asarray(indptr),
+        totals=xp.asarray(kernels.row_sums(data, indptr)),
+        target=xp.asarray(genes.target),
+    )
+
+
+def _in_columns(
+    values: NDArray[Any], counts: sparse.csr_array, target: NDArray[np.int64], n_genes: int
+) -> sparse.csr_array:
+    """Return rows with each value in the column that its gene goes to, columns ascending."""
+    from scipy import sparse  # noqa: PLC0415 - see the module's imports
+
+    columns = target[counts.indices]
+    is_wanted = columns >= 0
+    kept = np.zeros(len(is_wanted) + 1, np.int64)
+    np.cumsum(is_wanted, out=kept[1:])
+    moved = sparse.csr_array(
+        (values[is_wanted], columns[is_wanted], kept[counts.indptr]),
+        shape=(counts.shape[0], n_genes),
+    )
+    moved.sort_indices()
+    return moved

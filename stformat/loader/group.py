@@ -1,0 +1,288 @@
+"""One group of an epoch, read into memory, and the batches that are cut from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from stformat import kernels
+from stformat.kernels._pool import map_chunks
+from stformat.loader.augment import Augmentation, Changes
+from stformat.loader.expression import ExpressionRule, GroupExpression
+from stformat.loader.inventory import Inventory
+from stformat.loader.pixels import HeldPixels, TileRule, hold_pixels
+from stformat.loader.plan import EpochPlan, GroupPlan
+from stformat.loader.shelf import SlideShelf
+
+if TYPE_CHECKING:
+    # Dear to import, and not for tiles alone.
+    from scipy import sparse
+
+__all__ = ["Batch", "Draws", "Group", "GroupReader", "Output", "StoppedError"]
+
+type Batch = dict[str, Any]
+
+type Draws = Sequence[NDArray[np.int64]] | None
+"""Places of drawn rows among those of each slide that are loaded; None where none are drawn."""
+
+
+class StoppedError(Exception):
+    """The loop over batches ended before a group was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a batch is made of."""
+
+    expression: Literal["dense", "csr"] | None
+    """How expression is returned, if at all."""
+
+    rule: ExpressionRule
+    """What becomes of counts."""
+
+    has_measured: bool
+    """Whether a batch says which genes were measured."""
+
+    dtype: DTypeLike | None
+    """Type of tiles, or None for samples as they are."""
+
+    mean: Sequence[float] | None
+    """Mean of each channel, for floats."""
+
+    std: Sequence[float] | None
+    """Standard deviation of each channel, for floats."""
+
+    augment: Augmentation | None
+    """Random changes."""
+
+    xp: Any
+    """NumPy or CuPy: where arrays are made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rows:
+    """The rows of a group, in the order of its parts."""
+
+    slide: NDArray[np.int64]
+    """(n,) index of the slide."""
+
+    row: NDArray[np.int64]
+    """(n,) row of the slide's table."""
+
+    part: NDArray[np.int64]
+    """(n,) part of the plan."""
+
+    occurrence: NDArray[np.int64]
+    """(n,) how often the epoch has the row before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Group:
+    """A group in memory."""
+
+    plan: GroupPlan
+    """What it holds."""
+
+    seed: int
+    """Seed of the loader."""
+
+    epoch: int
+    """Number of the epoch."""
+
+    rows: _Rows
+    """Its n rows."""
+
+    xy: NDArray[np.float64]
+    """(n, 2) centres in full-resolution pixels."""
+
+    tile_rule: TileRule | None
+    """What tiles are like; None without."""
+
+    pixels: tuple[HeldPixels, ...]
+    """Of each part of the plan; empty without tiles."""
+
+    tile: NDArray[np.int64]
+    """(n,) place of each row's tile in the pixels of its part."""
+
+    expression: GroupExpression | None
+    """The counts; None without expression."""
+
+    held_row: NDArray[np.int64]
+    """(n,) place of each row in `expression`."""
+
+    def batch(self, number: int, output: Output) -> Batch:
+        """Make a batch."""
+        chosen = self.plan.batch(number)
+        batch: Batch = {}
+        if self.tile_rule is not None:
+            batch["tile"] = self._tiles(chosen, self.tile_rule, output)
+        if self.expression is not None:
+            held = self.held_row[chosen]
+            is_dense = output.expression == "dense"
+            expression = self.expression
+            batch["expression"] = expression.dense(held) if is_dense else expression.csr(held)
+            if output.has_measured:
+                batch["measured"] = expression.is_measured(held)
+        return batch | {
+            "slide": self.rows.slide[chosen],
+            "row": self.rows.row[chosen],
+            "x": self.xy[chosen, 0],
+            "y": self.xy[chosen, 1],
+            "epoch": self.epoch,
+            "batch_index": self.plan.first_batch + number,
+        }
+
+    def _tiles(self, chosen: NDArray[np.int64], rule: TileRule, output: Output) -> Any:  # noqa: ANN401 - of NumPy or CuPy
+        xp = output.xp
+        tile_px = rule.grid.tile_px
+        tiles = xp.empty((len(chosen), rule.n_c, tile_px, tile_px), rule.dtype)
+        of_part = self.rows.part[chosen]
+
+        def cut(part: int) -> None:
+            places = np.flatnonzero(of_part == part)
+            self.pixels[part].cut(self.tile[chosen[places]], places, tiles)
+
+        # A GPU divides the work itself.
+        map_chunks(cut, np.unique(of_part).tolist(), n_threads=None if xp is np else 1)
+        if output.augment is None:
+            return _finished(tiles, None, output)
+        changes = output.augment.draw(
+            seed=self.seed,
+            epoch=self.epoch,
+            slide=self.rows.slide[chosen],
+            row=self.rows.row[chosen],
+            occurrence=self.rows.occurrence[chosen],
+        )
+        return _finished(tiles, changes, output)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupReader:
+    """Reads groups."""
+
+    shelf: SlideShelf
+    """The slides."""
+
+    inventory: Inventory
+    """What is known of them."""
+
+    draws: Draws
+    """What the epoch draws."""
+
+    output: Output
+    """What batches are made of."""
+
+    is_stopped: Callable[[], bool]
+    """Asked between reads; once it is true, reading ends."""
+
+    def read(self, epoch: EpochPlan, number: int) -> Group:
+        """Read a group of an epoch.
+
+        Raises
+        ------
+        StoppedError
+            If `is_stopped` said so.
+        StoreError
+            If a slide cannot be read; a note names it.
+        """
+        plan = epoch.group(number)
+        rows = self._rows(plan)
+        rules = self.inventory.tiles or ()
+        tile, held_row = np.zeros_like(rows.row), np.zeros_like(rows.row)
+        xy = np.empty((len(rows.row), 2))
+        pixels: dict[int, HeldPixels] = {}
+        blocks: list[tuple[int, sparse.csr_array]] = []
+        n_held = 0
+        for slide in np.unique(rows.slide).tolist():
+            here = np.flatnonzero(rows.slide == slide)
+            distinct, which = np.unique(rows.row[here], return_inverse=True)
+            held_row[here] = n_held + which
+            n_held += len(distinct)
+            with self.shelf.lend(slide) as opened:
+                xy[here] = opened.centers_px(distinct)[which]
+                for part in np.unique(rows.part[here]).tolist() if rules else ():
+                    self._go_on()
+                    of_part = np.flatnonzero(rows.part == part)
+                    of_tiles, tile[of_part] = np.unique(rows.row[of_part], return_inverse=True)
+                    pixels[part] = hold_pixels(opened, of_tiles, rules[slide], self.output.xp)
+                if self.output.expression is not None:
+                    self._go_on()
+                    kind = int(self.inventory.map_of_slide[slide])
+                    blocks.append((kind, opened.counts[distinct]))
+        return Group(
+            plan=plan,
+            seed=epoch.seed,
+            epoch=epoch.epoch,
+            rows=rows,
+            xy=xy,
+            tile_rule=rules[0] if rules else None,
+            pixels=tuple(pixels[part] for part in range(len(pixels))),
+            tile=tile,
+            expression=self._expression(blocks),
+            held_row=held_row,
+        )
+
+    def _rows(self, plan: GroupPlan) -> _Rows:
+        parts = plan.parts
+        numbers = [np.arange(part.start, part.stop) for part in parts]
+        places, before = numbers, [np.zeros_like(each) for each in numbers]
+        if self.draws is not None:
+            # Only what is drawn comes twice: as often before as there are equal draws before.
+            drawn = [self.draws[part.slide] for part in parts]
+            places = [each[of_part] for each, of_part in zip(drawn, numbers, strict=True)]
+            before = [
+                of_part - np.searchsorted(each, place)
+                for each, place, of_part in zip(drawn, places, numbers, strict=True)
+            ]
+        lengths = [len(each) for each in numbers]
+        rows_at = self.inventory.rows_at
+        return _Rows(
+            slide=np.repeat(np.array([part.slide for part in parts], dtype=np.int64), lengths),
+            row=np.concatenate(
+                [rows_at(part.slide, place) for part, place in zip(parts, places, strict=True)]
+            ),
+            part=np.repeat(np.arange(len(parts)), lengths),
+            occurrence=np.concatenate(before),
+        )
+
+    def _expression(self, blocks: Sequence[tuple[int, sparse.csr_array]]) -> GroupExpression | None:
+        if self.output.expression is None:
+            return None
+        return GroupExpression(self.output.rule, self.inventory.maps, blocks, self.output.xp)
+
+    def _go_on(self) -> None:
+        if self.is_stopped():
+            raise StoppedError
+
+
+def _finished(tiles: Any, changes: Changes | None, output: Output) -> Any:  # noqa: ANN401 - of NumPy or CuPy
+    """Change colours, mirror and turn, and turn samples into floats, whichever is asked for."""
+    if changes is not None and changes.stains is not None:
+        tiles = kernels.change_stains(tiles, changes.stains, out=tiles)
+    if output.dtype is not None:
+        return kernels.tiles_to_float(
+            tiles,
+            mean=output.mean,
+            std=output.std,
+            flips=None if changes is None else changes.flips,
+            turns=None if changes is None else changes.turns,
+            dtype=output.dtype,
+        )
+    return tiles if changes is None else _turned(tiles, changes, output.xp)
+
+
+def _turned(tiles: Any, changes: Changes, xp: Any) -> Any:  # noqa: ANN401 - of NumPy or CuPy
+    """Mirror and turn samples in place, as `stformat.kernels.tiles_to_float` defines it."""
+
+    def turn(number: int) -> None:
+        is_mirrored, is_upended = changes.flips[number].tolist()
+        tile = xp.flip(tiles[number], axis=2) if is_mirrored else tiles[number]
+        tile = xp.flip(tile, axis=1) if is_upended else tile
+        tiles[number] = xp.rot90(tile, int(changes.turns[number]), axes=(1, 2)).copy()
+
+    map_chunks(turn, range(len(tiles)), n_threads=None if xp is np else 1)
+    return tiles

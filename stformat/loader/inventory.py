@@ -1,0 +1,275 @@
+"""What is known of every slide before an epoch begins: its rows, its tiles, its genes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stformat.errors import Problem, SlidesDifferError
+from stformat.kernels._pool import map_chunks
+from stformat.loader.expression import GeneMap, Panel
+from stformat.loader.pixels import TileRule
+from stformat.loader.plan import Blocks, bytes_of_runs, cut_blocks
+from stformat.loader.shelf import SlideShelf
+from stformat.store.reader import Slide
+from stformat.store.row_index import RowIndex, row_positions
+
+__all__ = ["Inventory", "Wanted", "take_inventory"]
+
+_BYTES_OF_INDEX = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is asked of every slide."""
+
+    tile_px: int | None
+    """Edge of a tile, or None for no tiles."""
+
+    mpp: float | None
+    """Microns per pixel of a tile, or None for each slide's own."""
+
+    expression: Literal["dense", "csr"] | None
+    """How expression is returned, if at all."""
+
+    genes: Sequence[str] | Panel | None
+    """Which genes; None for all, where slides have the same."""
+
+    block_bytes: int
+    """Most bytes of a block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Item:
+    """What is known of one slide."""
+
+    slide_id: str
+    rows: NDArray[np.int64] | None
+    n_obs: int
+    tiles: TileRule | None
+    keys: tuple[str, ...] | None
+    columns: NDArray[np.int64] | None
+    n_vars: int
+    bounds: NDArray[np.int64]
+    n_bytes: NDArray[np.int64]
+
+
+# No slots: `blocks` is made once and kept.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inventory:
+    """Every slide of a loader."""
+
+    slide_ids: tuple[str, ...]
+    """Identifier of each."""
+
+    rows: tuple[NDArray[np.int64] | None, ...]
+    """Rows of its table that are loaded, ascending; None for all."""
+
+    n_obs: tuple[int, ...]
+    """How many rows its table has."""
+
+    tiles: tuple[TileRule, ...] | None
+    """How tiles lie on it; None where there are none."""
+
+    map_of_slide: NDArray[np.int64]
+    """(n_slides,) entry of `maps`."""
+
+    maps: tuple[GeneMap, ...]
+    """Where genes go, for each kind of table; empty without expression."""
+
+    gene_keys: tuple[str, ...]
+    """Key of each gene; empty without expression."""
+
+    bounds: tuple[NDArray[np.int64], ...]
+    """Where the blocks of a slide begin and end."""
+
+    n_bytes: tuple[NDArray[np.int64], ...]
+    """What each takes in memory."""
+
+    def rows_at(self, slide: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the table at places among those that are loaded."""
+        rows = self.rows[slide]
+        return places if rows is None else rows[places]
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The blocks of all slides, each row once."""
+        return self.blocks_of(self.bounds)
+
+    def blocks_of(self, bounds: Sequence[NDArray[np.int64]]) -> Blocks:
+        """Return the blocks of all slides whose rows are others: `bounds` of each slide's."""
+        starts = [each[:-1] for each in bounds]
+        stops = [each[1:] for each in bounds]
+        n_before = np.concatenate([np.diff(each) for each in self.bounds])
+        slide = np.repeat(np.arange(len(bounds)), [len(each) for each in starts])
+        start, stop = np.concatenate(starts), np.concatenate(stops)
+        is_there = stop > start
+        n_bytes = np.concatenate(self.n_bytes) * (stop - start) // np.maximum(n_before, 1)
+        return Blocks(
+            slide=slide[is_there],
+            start=start[is_there],
+            stop=stop[is_there],
+            n_bytes=np.maximum(n_bytes[is_there], 1),
+        )
+
+
+def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: Wanted) -> Inventory:
+    """Open every slide once, and hold them against one another.
+
+    Raises
+    ------
+    SlidesDifferError
+        If slides cannot be in one batch: other channels, another type of sample, other genes.
+    NoImageError
+        If a slide has no image, and tiles are wanted.
+    GeneLookupError
+        If a slide lacks a gene that is named, or has several of its name.
+    StoreError
+        If a slide cannot be opened.
+    """
+
+    def look_at(number: int) -> _Item:
+        with shelf.lend(number) as slide:
+            return _item(slide, rows[number], wanted)
+
+    items = map_chunks(look_at, range(len(shelf)))
+    _check_samples(items)
+    maps: dict[bytes, int] = {}
+    map_of_slide, gene_maps = [], []
+    gene_keys = _gene_keys(items, wanted)
+    for item in items if wanted.expression is not None else ():
+        columns = np.arange(item.n_vars) if item.columns is None else item.columns
+        key = item.n_vars.to_bytes(8) + columns.tobytes()
+        if key not in maps:
+            gene_maps.append(GeneMap.from_columns(columns, item.n_vars))
+        map_of_slide.append(maps.setdefault(key, len(maps)))
+    tiles = tuple(item.tiles for item in items if item.tiles is not None)
+    return Inventory(
+        slide_ids=tuple(item.slide_id for item in items),
+        rows=tuple(item.rows for item in items),
+        n_obs=tuple(item.n_obs for item in items),
+        tiles=None if wanted.tile_px is None else tiles,
+        map_of_slide=np.array(map_of_slide, dtype=np.int64),
+        maps=tuple(gene_maps),
+        gene_keys=gene_keys,
+        bounds=tuple(item.bounds for item in items),
+        n_bytes=tuple(item.n_bytes for item in items),
+    )
+
+
+def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
+    rows = None if selection is None else _ascending(selection, slide.n_obs)
+    tiles = None if wanted.tile_px is None else TileRule.of(slide, wanted.tile_px, wanted.mpp)
+    keys, columns, row_bytes = None, None, 0
+    if wanted.expression is not None:
+        keys, columns = _genes_of(slide, wanted.genes)
+        counts = slide.counts
+        of_value = counts.dtype.itemsize + _BYTES_OF_INDEX
+        row_bytes = -(-counts.nnz * of_value // max(1, slide.n_obs))
+    xy = slide.centers_px(slice(None) if rows is None else rows)
+
+    def n_bytes(n: NDArray[np.int64], extent_px: NDArray[np.float64]) -> NDArray[np.int64]:
+        total = n * row_bytes
+        if tiles is not None:
+            total += np.minimum(tiles.tile_bytes(n), tiles.region_bytes(extent_px))
+        return np.maximum(total, 1)
+
+    bounds = cut_blocks(xy, n_bytes, block_bytes=wanted.block_bytes)
+    return _Item(
+        slide_id=slide.slide_id,
+        rows=rows,
+        n_obs=slide.n_obs,
+        tiles=tiles,
+        keys=keys,
+        columns=columns,
+        n_vars=slide.n_vars,
+        bounds=bounds,
+        n_bytes=bytes_of_runs(xy, bounds, n_bytes),
+    )
+
+
+def _ascending(selection: RowIndex, n_obs: int) -> NDArray[np.int64]:
+    rows = np.sort(row_positions(selection, n_obs))
+    is_repeated = rows[1:] == rows[:-1]
+    if is_repeated.any():
+        raise ValueError(
+            f"rows must name a row once, got row {rows[1:][is_repeated][0]} several times; give "
+            "weights to draw rows more often than others"
+        )
+    return rows
+
+
+def _genes_of(
+    slide: Slide, genes: Sequence[str] | Panel | None
+) -> tuple[tuple[str, ...] | None, NDArray[np.int64] | None]:
+    """Return the keys of the table where all genes are wanted, else the columns of those."""
+    if genes is None:
+        return tuple(slide.var.index), None
+    if isinstance(genes, Sequence):
+        return None, slide.gene_columns(genes)
+    columns = np.asarray(genes.columns_in(slide))
+    n_genes, n_vars = len(genes.keys), slide.n_vars
+    known = columns[columns >= 0]
+    if (
+        columns.shape != (n_genes,)
+        or columns.dtype.kind not in "iu"
+        or (columns < -1).any()
+        or (columns >= n_vars).any()
+        or len(np.unique(known)) != len(known)
+    ):
+        raise ValueError(
+            f"columns_in must return {n_genes} different columns of {n_vars}, or -1, for slide "
+            f"{slide.slide_id}, got an array of {columns.dtype} of shape {columns.shape}"
+        )
+    return None, columns.astype(np.int64, copy=False)
+
+
+def _gene_keys(items: Sequence[_Item], wanted: Wanted) -> tuple[str, ...]:
+    if wanted.expression is None:
+        return ()
+    if wanted.genes is not None:
+        genes = wanted.genes
+        return tuple(genes) if isinstance(genes, Sequence) else tuple(genes.keys)
+    first = items[0]
+    problems = [
+        Problem(
+            "loader.genes",
+            item.slide_id,
+            f"slides that are read without naming genes must have the same, those of "
+            f"{first.slide_id}",
+            f"{item.n_vars} genes, others than its {first.n_vars}"
+            if item.n_vars != first.n_vars
+            else "others, or the same in another order",
+            "name genes, give a panel, or leave expression out with expression=None",
+        )
+        for item in items
+        if item.keys != first.keys
+    ]
+    if problems:
+        raise SlidesDifferError(*problems)
+    return first.keys or ()
+
+
+def _check_samples(items: Sequence[_Item]) -> None:
+    """Hold the channels and the types of all images against those of the first."""
+    first = items[0].tiles
+    problems = [
+        Problem(
+            "loader.samples",
+            item.slide_id,
+            f"tiles of one batch must be alike, here {first.n_c} channels of {first.dtype}",
+            f"{item.tiles.n_c} channels of {item.tiles.dtype}",
+            "load such slides apart",
+        )
+        for item in items
+        if first is not None
+        and item.tiles is not None
+        and (item.tiles.n_c, item.tiles.dtype) != (first.n_c, first.dtype)
+    ]
+    if problems:
+        raise SlidesDifferError(*problems)

@@ -1,0 +1,484 @@
+"""The loader: shuffled batches of tiles and expression from many slides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from stformat import kernels
+from stformat.loader.augment import Augmentation
+from stformat.loader.expression import ExpressionRule, Panel
+from stformat.loader.group import Batch, Group, GroupReader, Output
+from stformat.loader.inventory import Wanted, take_inventory
+from stformat.loader.pixels import TileRule
+from stformat.loader.plan import EpochPlan, draw_rows, plan_epoch
+from stformat.loader.sampling import parse_weights
+from stformat.loader.settings import Settings
+from stformat.loader.shelf import SlideShelf, SlideSource
+from stformat.loader.stream import stream_batches
+from stformat.store.row_index import RowIndex
+
+if TYPE_CHECKING:
+    from stformat.loader.torch_dataset import TorchTiles
+
+__all__ = ["TileLoader"]
+
+BUFFER_BYTES = 512 * 2**20
+"""Default size of the two groups that are in memory: one being drawn from, one being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """A place between batches."""
+
+    epoch: int
+    batch: int
+
+
+class TileLoader:
+    """Streams batches of tiles and expression from many slides, shuffled, in bounded memory.
+
+    Iterating yields dictionaries of arrays, one a batch; every pass is an epoch of its own:
+
+    - ``tile (n, c, y, x)``, of the images' type, or float32 or float16 where `dtype` says so;
+    - ``expression (n, n_genes)`` float32, or a SciPy ``csr_array`` with ``expression="csr"``;
+    - ``measured (n, n_genes)`` bool, whether the slide of a row has a gene, where `genes` is a
+      panel: zeros of expression that was never measured are not zeros;
+    - ``slide (n,)`` int64, position in `slides`; ``row (n,)`` int64, row of the slide's table;
+      ``x (n,)`` and ``y (n,)`` float64, centres in full-resolution pixels;
+    - ``epoch`` and ``batch_index``, int.
+
+    Rows of a slide are read in blocks of neighbours, so that a chunk is decoded once for a block.
+    Blocks of all slides are permuted, and their sequence is cut into groups of half of
+    `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes more places and
+    slides in a batch. Each row comes once an epoch, unless `weights` are given.
+
+    Parameters
+    ----------
+    slides : sequence of Slide or path
+        At least one. Paths are opened with their default table. A loader opens slides of its own:
+        those given may be closed.
+    rows : sequence of (int array, mask, slice or None), optional
+        Rows of each slide that are loaded, as ``split`` returns them; None for all. Default: all
+        rows of all slides.
+    tile_px : int or None, default: 224
+        Edge of a tile in its own pixels; None for no tiles.
+    mpp : float, optional
+        Microns per pixel of a tile; by default each slide's own.
+    expression : {"dense", "csr"} or None, default: "dense"
+        How expression is returned, if at all.
+    genes : sequence of str or panel, optional
+        Keys, identifiers or unambiguous names, which every slide must have; or a panel, an object
+        with ``keys`` and ``columns_in(slide)`` as `stformat.loader.expression.Panel` has it, by
+        which slides may lack genes. By default all genes, which must then be the same in all
+        slides.
+    normalize : {"log1p"}, optional
+        ``log(1 + count * target_sum / total)``, where the total of a row is over every gene of its
+        table. By default counts are returned as they are.
+    target_sum : float, default: 10000
+        What rows are scaled to.
+    batch_size : int, default: 256
+        Rows of a batch; the last batch of an epoch has what remains.
+    drop_last : bool, default: False
+        Leave out an incomplete last batch.
+    shuffle : bool, default: True
+        Permute rows. Otherwise slides come in turn, rows in the order of their tables.
+    seed : int, default: 0
+        Not negative. The same seed, slides, rows and sizes give the same batches, whatever the
+        number of workers.
+    weights : sequence of (float or (n_obs,) array_like), optional
+        For each slide a weight for all rows, or one for each row of its table: an epoch draws rows
+        **with replacement**, in proportion to their weights, and may have a row several times and
+        another never. See `stformat.loader.balanced_weights`.
+    n_draws : int, optional
+        Rows that an epoch draws, with `weights`. Default: as many as there are.
+    dtype : {float32, float16}, optional
+        Type of tiles: ``(tile / largest sample - mean) / std``. By default samples as they are.
+    mean, std : (c,) sequence of float, optional
+        Of each channel, with `dtype`. Default: 0 and 1.
+    augment : Augmentation, optional
+        Random changes of tiles.
+    buffer_bytes : int, default: 512 MiB
+        Memory of two groups. A loader takes ``(workers + 1) / 2`` times as much, and at most
+        512 MiB beside.
+    workers : int, default: 1
+        Threads that read groups ahead, each of which decodes with all processors; 0 reads in the
+        calling thread. More than one help where stores are far away.
+    max_open : int, default: 16
+        Slides that are kept open; each may hold some ten files. An epoch opens and closes the
+        others, which takes some milliseconds each time.
+    rank, world_size : int, default: 0 and 1
+        Which of how many disjoint shares of each epoch this loader has. Shares differ by one row at
+        most; with `drop_last` all have as many batches.
+    device : {"cpu", "cuda"}, default: "cpu"
+        Where arrays are made: by NumPy, or by CuPy on the current GPU, to which blocks are copied
+        before tiles are cut.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range or does not go with another.
+    SlidesDifferError
+        If slides differ in channels or type of samples, or in genes where none are named.
+    NoImageError
+        If a slide has no image, and tiles are wanted.
+    GeneLookupError
+        If a slide lacks a gene that is named, or has several of its name.
+    StoreError
+        If a slide cannot be opened. Later, a note of an exception names the slide.
+
+    Notes
+    -----
+    Every slide is opened once at the beginning, and all that could keep an epoch from ending is
+    checked then. A loader may be pickled, and used after a fork.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import stformat as stf
+    >>> from stformat.testing import make_slide, write_legacy_st
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> source = write_legacy_st(make_slide(height=600, width=700, seed=0), folder / "source")
+    >>> path = stf.convert_slide(source, folder / "slide.zarr")
+    >>> loader = stf.TileLoader([path], tile_px=64, genes=["ERBB2"], batch_size=12)
+    >>> for batch in loader:
+    ...     print(batch["batch_index"], batch["tile"].shape, batch["expression"].shape)
+    0 (12, 3, 64, 64) (12, 1)
+    1 (12, 3, 64, 64) (12, 1)
+    2 (2, 3, 64, 64) (2, 1)
+    """
+
+    def __init__(
+        self,
+        slides: Sequence[SlideSource],
+        *,
+        rows: Sequence[RowIndex | None] | None = None,
+        tile_px: int | None = 224,
+        mpp: float | None = None,
+        expression: Literal["dense", "csr"] | None = "dense",
+        genes: Sequence[str] | Panel | None = None,
+        normalize: Literal["log1p"] | None = None,
+        target_sum: float = 1e4,
+        batch_size: int = 256,
+        drop_last: bool = False,
+        shuffle: bool = True,
+        seed: int = 0,
+        weights: Sequence[float | ArrayLike] | None = None,
+        n_draws: int | None = None,
+        dtype: DTypeLike | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        augment: Augmentation | None = None,
+        buffer_bytes: int = BUFFER_BYTES,
+        workers: int = 1,
+        max_open: int = 16,
+        rank: int = 0,
+        world_size: int = 1,
+        device: Literal["cpu", "cuda"] = "cpu",
+    ) -> None:
+        self._settings = Settings(
+            tile_px=tile_px,
+            mpp=mpp,
+            expression=expression,
+            genes=genes,
+            normalize=normalize,
+            target_sum=target_sum,
+            batch_size=batch_size,
+            drop_last=drop_last,
+            shuffle=shuffle,
+            seed=seed,
+            n_draws=n_draws,
+            dtype=dtype,
+            mean=mean,
+            std=std,
+            augment=augment,
+            buffer_bytes=buffer_bytes,
+            workers=workers,
+            max_open=max_open,
+            rank=rank,
+            world_size=world_size,
+            device=device,
+        )
+        self._prepare(slides, rows, weights)
+        self._next = self._now = _Position(0, 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        asked = self._settings
+        tiles = "no tiles" if asked.tile_px is None else f"tiles of {asked.tile_px} px"
+        genes = f"{len(self.gene_keys)} genes" if asked.expression else "no expression"
+        rows = f"{self.n_rows} rows of {len(self.slide_ids)} slides"
+        return f"<TileLoader: {rows}, {tiles}, {genes}, {len(self)} batches of {asked.batch_size}>"
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch, of this rank's share."""
+        asked = self._settings
+        if asked.drop_last:
+            return self.n_rows // asked.world_size // asked.batch_size
+        low, high = (self.n_rows * k // asked.world_size for k in (asked.rank, asked.rank + 1))
+        return (high - low + asked.batch_size - 1) // asked.batch_size
+
+    def __iter__(self) -> Generator[Batch]:
+        """Yield the batches of the next epoch, or of what is left of one that is resumed."""
+        return self.iter_share()
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of an epoch, of all ranks."""
+        asked = self._settings
+        blocks = self._inventory.blocks
+        n_loaded = int((blocks.stop - blocks.start).sum())
+        return n_loaded if self._weights is None or asked.n_draws is None else asked.n_draws
+
+    @property
+    def slide_ids(self) -> tuple[str, ...]:
+        """Identifier of each slide, in the order of ``batch["slide"]``."""
+        return self._inventory.slide_ids
+
+    @property
+    def gene_keys(self) -> tuple[str, ...]:
+        """Key of each column of expression, or the name it was asked for by."""
+        return self._inventory.gene_keys
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch that the next pass begins with or goes on with."""
+        return self._next.epoch
+
+    @property
+    def world_size(self) -> int:
+        """Of how many shares of an epoch the loader has one."""
+        return self._settings.world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next pass begin an epoch, from 0 on; a pass that is under way is not changed."""
+        self._next = self._now = _Position(epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the pass that is under way stands, or that the next one will begin.
+
+        Returns
+        -------
+        dict
+            Plain numbers: ``epoch``, ``batch`` (the first that has not been yielded) and what the
+            order of batches depends on.
+        """
+        return {"epoch": self._now.epoch, "batch": self._now.batch, "order": self._order}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass go on where another one stood; it yields the same batches.
+
+        Raises
+        ------
+        ValueError
+            If the state is that of a loader of another order: other rows, sizes, seed or share.
+        """
+        if state["order"] != self._order:
+            raise ValueError(
+                f"the state must be that of a loader of the same order of batches, {self._order}, "
+                f"got {state['order']}"
+            )
+        self._next = self._now = _Position(int(state["epoch"]), int(state["batch"]))
+
+    def close(self) -> None:
+        """Close the slides that are open; a later pass opens them again."""
+        self._shelf.close()
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """Return what an epoch reads in which order: a pure function of seed, rows and sizes."""
+        return self._plan(epoch, self._draw(epoch))
+
+    def iter_share(self, process: int = 0, n_processes: int = 1) -> Generator[Batch]:
+        """Yield what one of several processes makes of the next epoch.
+
+        Parameters
+        ----------
+        process, n_processes : int, default: 0 and 1
+            Which of how many processes: it makes every so many-th group of batches, in turn.
+
+        Yields
+        ------
+        dict
+            The batches, as from iterating the loader.
+        """
+        here = self._next
+        self._next = _Position(here.epoch + 1, 0)
+        self._now = here
+        for batch in self._batches(here, process, n_processes):
+            self._now = _Position(here.epoch, batch["batch_index"] + 1)
+            yield batch
+        self._now = self._next
+
+    def share(self, rank: int, world_size: int) -> Self:
+        """Return a loader of the same slides for one of several disjoint shares of each epoch.
+
+        Parameters
+        ----------
+        rank, world_size : int
+            Which of how many shares.
+
+        Returns
+        -------
+        TileLoader
+            It begins with epoch 0. Both use the same open slides.
+
+        Raises
+        ------
+        ValueError
+            If there is no such share.
+        """
+        shared = copy(self)
+        shared._settings = replace(self._settings, rank=rank, world_size=world_size)  # noqa: SLF001 - of this class
+        shared.set_epoch(0)
+        return shared
+
+    def as_torch(self) -> TorchTiles:
+        """Return the loader as a dataset of torch, which yields whole batches of tensors.
+
+        Returns
+        -------
+        TorchTiles
+            A ``torch.utils.data.IterableDataset`` for ``DataLoader(dataset, batch_size=None)``.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            If torch is missing: ``pip install stformat[torch]``.
+        """
+        from stformat.loader.torch_dataset import TorchTiles  # noqa: PLC0415 - an extra
+
+        return TorchTiles(self)
+
+    def _prepare(
+        self,
+        slides: Sequence[SlideSource],
+        rows: Sequence[RowIndex | None] | None,
+        weights: Sequence[float | ArrayLike] | None,
+    ) -> None:
+        """Open every slide, and check what is asked against what there is."""
+        if isinstance(slides, str) or not len(slides):
+            raise ValueError(f"slides must be a sequence of at least one slide, got {slides!r}")
+        if rows is not None and len(rows) != len(slides):
+            raise ValueError(f"rows must have an entry for each of {len(slides)} slides")
+        asked = self._settings
+        if weights is None and asked.n_draws is not None:
+            raise ValueError("n_draws must come with weights, got none")
+        self._shelf = SlideShelf(slides, max_open=asked.max_open)
+        self._inventory = take_inventory(
+            self._shelf,
+            [None] * len(slides) if rows is None else rows,
+            Wanted(
+                tile_px=asked.tile_px,
+                mpp=asked.mpp,
+                expression=asked.expression,
+                genes=asked.genes,
+                block_bytes=asked.block_bytes,
+            ),
+        )
+        self._weights = None if weights is None else parse_weights(weights, self._inventory)
+        if self._inventory.tiles is not None:
+            _check_output(self._inventory.tiles[0], asked)
+
+    @property
+    def _output(self) -> Output:
+        asked = self._settings
+        return Output(
+            expression=asked.expression,
+            rule=ExpressionRule(
+                n_genes=len(self.gene_keys),
+                normalize=asked.normalize,
+                target_sum=float(asked.target_sum),
+            ),
+            has_measured=not (asked.genes is None or isinstance(asked.genes, Sequence)),
+            dtype=asked.dtype,
+            mean=asked.mean,
+            std=asked.std,
+            augment=asked.augment,
+            xp=asked.xp,
+        )
+
+    @property
+    def _order(self) -> dict[str, int | bool]:
+        """What the order of batches depends on, as far as numbers say it."""
+        asked = self._settings
+        blocks = self._inventory.blocks
+        return {
+            "n_rows": self.n_rows,
+            "n_blocks": len(blocks.slide),
+            "seed": asked.seed,
+            "batch_size": asked.batch_size,
+            "group_bytes": asked.group_bytes,
+            "shuffle": asked.shuffle,
+            "drop_last": asked.drop_last,
+            "rank": asked.rank,
+            "world_size": asked.world_size,
+        }
+
+    def _batches(self, here: _Position, process: int, n_processes: int) -> Generator[Batch]:
+        draws = self._draw(here.epoch)
+        plan = self._plan(here.epoch, draws)
+        output = self._output
+
+        def read(group: int, is_stopped: Callable[[], bool]) -> Group:
+            reader = GroupReader(self._shelf, self._inventory, draws, output, is_stopped)
+            return reader.read(plan, group)
+
+        first_group = plan.group_of_batch(here.batch)
+        groups = [g for g in range(process, plan.n_groups, n_processes) if g >= first_group]
+        return stream_batches(
+            groups, read, output, first_batch=here.batch, n_readers=self._settings.workers
+        )
+
+    def _draw(self, epoch: int) -> list[NDArray[np.int64]] | None:
+        if self._weights is None:
+            return None
+        return draw_rows(self._weights, self.n_rows, seed=self._settings.seed, epoch=epoch)
+
+    def _plan(self, epoch: int, draws: list[NDArray[np.int64]] | None) -> EpochPlan:
+        asked, blocks = self._settings, self._inventory.blocks
+        if draws is not None:
+            bounds = zip(draws, self._inventory.bounds, strict=True)
+            blocks = self._inventory.blocks_of([np.searchsorted(*pair) for pair in bounds])
+        return plan_epoch(
+            blocks,
+            seed=asked.seed,
+            epoch=epoch,
+            batch_size=asked.batch_size,
+            group_bytes=asked.group_bytes,
+            is_shuffled=asked.shuffle,
+            drops_last=asked.drop_last,
+            rank=asked.rank,
+            world_size=asked.world_size,
+        )
+
+
+def _check_output(tiles: TileRule, asked: Settings) -> None:
+    """Refuse before the epoch what no batch could be made of.
+
+    Raises
+    ------
+    ValueError
+        If `mean` or `std` does not fit the channels, or colours are to change that are no colours.
+    TypeError
+        If `dtype` is no type that tiles are made of.
+    """
+    if asked.dtype is not None:
+        nothing = np.empty((0, tiles.n_c, 1, 1), tiles.dtype)
+        kernels.tiles_to_float(nothing, mean=asked.mean, std=asked.std, dtype=asked.dtype)
+    changes_colours = asked.augment is not None and asked.augment.changes_colours
+    if changes_colours and (tiles.n_c, tiles.dtype) != (3, np.dtype(np.uint8)):
+        raise ValueError(
+            "colours can be changed in images of three channels of uint8, got "
+            f"{tiles.n_c} of {tiles.dtype}"
+        )

@@ -1,0 +1,78 @@
+"""Weights by which rows are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stformat.loader.inventory import Inventory
+
+__all__ = ["balanced_weights", "parse_weights"]
+
+
+def balanced_weights(labels: Sequence[ArrayLike]) -> list[NDArray[np.float64]]:
+    """Return weights by which every label is drawn equally often.
+
+    Parameters
+    ----------
+    labels : sequence of (n_obs,) array_like
+        For each slide a label for each row of its table: text, numbers or categories; None and NaN
+        stand for none.
+
+    Returns
+    -------
+    list of (n_obs,) ndarray of float64
+        For each slide the weight of each row: one over the number of rows, of all slides, that have
+        its label; 0 for rows without.
+
+    Examples
+    --------
+    >>> balanced_weights([["tumour", "stroma", "stroma"], ["stroma", None]])
+    [array([1.        , 0.33333333, 0.33333333]), array([0.33333333, 0.        ])]
+    """
+    import pandas as pd  # noqa: PLC0415 - knows what a missing label is
+
+    arrays = [np.asarray(of_slide, dtype=object) for of_slide in labels]
+    codes, known = pd.factorize(np.concatenate(arrays))
+    counts = np.bincount(codes[codes >= 0], minlength=len(known))
+    weights = np.zeros(len(codes))
+    weights[codes >= 0] = 1 / counts[codes[codes >= 0]]
+    return np.split(weights, np.cumsum([len(array) for array in arrays])[:-1])
+
+
+def parse_weights(
+    weights: Sequence[float | ArrayLike], inventory: Inventory
+) -> list[NDArray[np.float64]]:
+    """Return a weight for every row that is loaded.
+
+    Raises
+    ------
+    ValueError
+        If there is not one entry a slide and one weight a row of its table, or a weight is negative
+        or not finite, or all are zero.
+    """
+    n_slides = len(inventory.slide_ids)
+    if len(weights) != n_slides:
+        raise ValueError(f"weights must have an entry for each of {n_slides} slides")
+    of_rows = []
+    for slide, given in enumerate(weights):
+        values = np.asarray(given, dtype=np.float64)
+        n_obs = inventory.n_obs[slide]
+        if values.shape not in {(), (n_obs,)}:
+            raise ValueError(
+                f"weights of slide {slide}, {inventory.slide_ids[slide]}, must be one number or "
+                f"one for each of the {n_obs} rows of its table, got shape {values.shape}"
+            )
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(
+                f"weights must be finite and not negative, those of slide {slide}, "
+                f"{inventory.slide_ids[slide]}, are not"
+            )
+        rows = inventory.rows[slide]
+        every = np.broadcast_to(values, n_obs)
+        of_rows.append(every if rows is None else every[rows])
+    if not any(values.any() for values in of_rows):
+        raise ValueError("weights of the rows that are loaded must not all be zero")
+    return of_rows

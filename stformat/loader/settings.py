@@ -1,0 +1,114 @@
+"""What a loader is asked for, checked as far as it can be without opening a slide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from stformat.loader.augment import Augmentation
+from stformat.loader.expression import Panel
+
+__all__ = ["Settings"]
+
+_BLOCKS_OF_GROUP = 8
+"""Blocks of a group, at least: places whose rows a batch mixes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The arguments of a `TileLoader` but for slides, rows and weights; see there."""
+
+    tile_px: int | None
+    mpp: float | None
+    expression: Literal["dense", "csr"] | None
+    genes: Sequence[str] | Panel | None
+    normalize: Literal["log1p"] | None
+    target_sum: float
+    batch_size: int
+    drop_last: bool
+    shuffle: bool
+    seed: int
+    n_draws: int | None
+    dtype: DTypeLike | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    augment: Augmentation | None
+    buffer_bytes: int
+    workers: int
+    max_open: int
+    rank: int
+    world_size: int
+    device: Literal["cpu", "cuda"]
+
+    def __post_init__(self) -> None:
+        least = {
+            "batch_size": 1, "buffer_bytes": 1, "max_open": 1, "seed": 0, "workers": 0,
+            "world_size": 1,
+        }  # fmt: skip
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {value}")
+        if self.n_draws is not None and self.n_draws < 0:
+            raise ValueError(f"n_draws must be at least 0, got {self.n_draws}")
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"rank must be from 0 to {self.world_size - 1}, got {self.rank}")
+        choices = {
+            "expression": (None, "dense", "csr"),
+            "normalize": (None, "log1p"),
+            "device": ("cpu", "cuda"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                known = " or ".join(map(repr, allowed))
+                raise ValueError(f"{name} must be {known}, got {getattr(self, name)!r}")
+        self._check_expression()
+        self._check_tiles()
+
+    def _check_expression(self) -> None:
+        if self.expression is None:
+            if self.tile_px is None:
+                raise ValueError("a batch must have tiles, expression or both, got neither")
+            if not (self.genes is None and self.normalize is None):
+                raise ValueError("genes and normalize must come with expression, which is None")
+        if isinstance(self.genes, str):
+            raise TypeError(f"genes must be a list of names, got the string {self.genes!r}")
+        if not (math.isfinite(self.target_sum) and self.target_sum > 0):
+            raise ValueError(f"target_sum must be positive and finite, got {self.target_sum}")
+        if self.device == "cuda" and self.expression == "csr":
+            raise ValueError("expression must be dense on a GPU, got 'csr'")
+
+    def _check_tiles(self) -> None:
+        if self.tile_px is None:
+            given = {"mpp": self.mpp, "dtype": self.dtype, "augment": self.augment}
+            named = [name for name, value in given.items() if value is not None]
+            if named:
+                raise ValueError(f"{named[0]} must come with tiles, but tile_px is None")
+        elif self.tile_px < 1:
+            raise ValueError(f"tile_px must be at least 1, got {self.tile_px}")
+        if self.dtype is None and not (self.mean is None and self.std is None):
+            raise ValueError("mean and std must come with a dtype of float32 or float16, got none")
+
+    @property
+    def group_bytes(self) -> int:
+        """Most bytes of a group: two of them are the buffer."""
+        return max(1, self.buffer_bytes // 2)
+
+    @property
+    def block_bytes(self) -> int:
+        """Most bytes of a block."""
+        return max(1, self.group_bytes // _BLOCKS_OF_GROUP)
+
+    @property
+    def xp(self) -> Any:  # noqa: ANN401 - a module
+        """Module of arrays: NumPy, or CuPy where they are on a GPU."""
+        if self.device == "cpu":
+            return np
+        import cupy  # noqa: PLC0415 - an extra
+
+        return cupy

@@ -1,0 +1,118 @@
+"""Slides that are opened when they are needed, so many at a time."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from stformat.store.reader import Slide, open_slide
+
+__all__ = ["SlideShelf", "SlideSource"]
+
+type SlideSource = Slide | str | os.PathLike[str]
+
+
+class SlideShelf:
+    """Many slides, of which a few are open; safe for threads, after a fork and to pickle.
+
+    It opens slides of its own, so that a slide that was given may be closed, and always the version
+    of a store that it opened first.
+
+    Parameters
+    ----------
+    sources : sequence of Slide or path
+        The slides. A path stands for the default table of its store.
+    max_open : int
+        Slides that stay open when nobody uses them, at least 1.
+    """
+
+    def __init__(self, sources: Sequence[SlideSource], *, max_open: int) -> None:
+        self._sources = [
+            pickle.dumps(source) if isinstance(source, Slide) else os.fspath(source)
+            for source in sources
+        ]
+        self._max_open = max_open
+        self._start_empty()
+
+    def _start_empty(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[int, Slide] = OrderedDict()
+        _SHELVES.add(self)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_sources": self._sources, "_max_open": self._max_open}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_empty()
+
+    @contextmanager
+    def lend(self, number: int) -> Iterator[Slide]:
+        """Lend an open slide; what it keeps of pixels and counts is forgotten afterwards.
+
+        Raises
+        ------
+        StoreError
+            If its store cannot be opened, or is another version than before.
+        """
+        with self._lock:
+            slide = self._idle.pop(number, None)
+        if slide is None:
+            slide = self._open(number)
+        try:
+            yield slide
+        except BaseException as error:
+            error.add_note(f"while reading slide {number}, {slide.slide_id}")
+            raise
+        finally:
+            slide.opened.cache.clear()
+            self._put_back(number, slide)
+
+    def close(self) -> None:
+        """Close the slides that are open; a slide that is asked for opens again."""
+        with self._lock:
+            idle, self._idle = self._idle, OrderedDict()
+        for slide in idle.values():
+            slide.close()
+
+    def _open(self, number: int) -> Slide:
+        source = self._sources[number]
+        if isinstance(source, bytes):
+            slide: Slide = pickle.loads(source)  # noqa: S301 - our own, of this object
+            return slide
+        slide = open_slide(source)
+        # From here on this version of the store, or none.
+        self._sources[number] = pickle.dumps(slide)
+        return slide
+
+    def _put_back(self, number: int, slide: Slide) -> None:
+        with self._lock:
+            # Where two threads read one slide, the one that returns later closes its own.
+            extra = [slide] if number in self._idle else []
+            self._idle.setdefault(number, slide)
+            while len(self._idle) > self._max_open:
+                extra.append(self._idle.popitem(last=False)[1])
+        for unused in extra:
+            unused.close()
+
+
+_SHELVES: weakref.WeakSet[SlideShelf] = weakref.WeakSet()
+
+
+def _start_empty_in_child() -> None:
+    # A thread of the parent may have held a lock at the fork.
+    for shelf in list(_SHELVES):
+        shelf._start_empty()  # noqa: SLF001 - the class and this hook are one unit
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_empty_in_child)

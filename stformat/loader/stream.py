@@ -1,0 +1,98 @@
+"""Groups and batches made ahead of whoever takes them, by threads that end with the loop."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
+
+from stformat.kernels._pool import read_ahead
+from stformat.loader.group import Batch, Group, Output
+
+__all__ = ["stream_batches"]
+
+type IsStopped = Callable[[], bool]
+
+
+def stream_batches(
+    groups: Sequence[int],
+    read: Callable[[int, IsStopped], Group],
+    output: Output,
+    *,
+    first_batch: int,
+    n_readers: int,
+) -> Generator[Batch]:
+    """Yield the batches of some groups in turn.
+
+    Parameters
+    ----------
+    groups : sequence of int
+        Numbers of groups, ascending.
+    read : callable
+        Reads a group, and gives up where its second argument, asked now and then, is true.
+    output : Output
+        What batches are made of.
+    first_batch : int
+        Place in the epoch of the first batch that is wanted.
+    n_readers : int
+        Threads that read groups, each one ahead of the group that batches are cut from; 0 makes
+        everything in the calling thread.
+
+    Yields
+    ------
+    dict
+        The batches. With readers the next one is being made meanwhile.
+
+    Raises
+    ------
+    BaseException
+        What `read` raises, after every batch before has been yielded.
+    """
+    if n_readers == 0:
+        yield from _batches((read(number, _never) for number in groups), output, first_batch)
+        return
+    stop = threading.Event()
+    ahead = _groups_ahead(groups, lambda number: read(number, stop.is_set), n_readers)
+    with closing(read_ahead(_batches(ahead, output, first_batch))) as batches:
+        try:
+            # No `yield from`: whoever ends the loop early must set `stop` first of all.
+            for batch in batches:  # noqa: UP028 - for the reason above
+                yield batch
+        finally:
+            stop.set()
+
+
+def _batches(groups: Generator[Group], output: Output, first_batch: int) -> Generator[Batch]:
+    with closing(groups):
+        for group in groups:
+            first = max(0, first_batch - group.plan.first_batch)
+            for number in range(first, group.plan.n_batches):
+                yield group.batch(number, output)
+            # Else this group stays in memory while the next is waited for.
+            del group
+
+
+def _groups_ahead(
+    numbers: Sequence[int], read: Callable[[int], Group], n_readers: int
+) -> Generator[Group]:
+    """Yield groups in turn; each reader is at most one group ahead."""
+    left = iter(numbers)
+    pending: deque[Future[Group]] = deque()
+    with ThreadPoolExecutor(n_readers, thread_name_prefix="stformat-loader") as readers:
+        try:
+            pending.extend(readers.submit(read, number) for number in islice(left, n_readers))
+            while pending:
+                group = pending.popleft().result()
+                pending.extend(readers.submit(read, number) for number in islice(left, 1))
+                yield group
+                del group
+        finally:
+            for group_ahead in pending:
+                group_ahead.cancel()
+
+
+def _never() -> bool:
+    return False
