@@ -185,8 +185,10 @@ class ArrayReader:
         plan = self._plan(groups.chunks)
         out = np.empty(int((stops - starts).sum()), dtype=self.dtype)
 
+        pieces, bounds = pieces[groups.order], groups.bounds.tolist()
+
         def copy(position: int, chunk: NDArray[Any]) -> None:
-            for source, length, target in pieces[groups.pieces(position)].tolist():
+            for source, length, target in pieces[slice(*bounds[position : position + 2])].tolist():
                 out[target : target + length] = chunk[source : source + length]
 
         self._visit(plan, copy)
@@ -291,7 +293,11 @@ class ArrayReader:
             chunk: NDArray[Any] = scratch.chunk
             return chunk
 
-        extents = self._extents(plan.chunks)
+        insides = self._insides(plan.chunks)
+
+        def show(position: int, chunk: NDArray[Any]) -> None:
+            inside = insides.get(position)
+            visit(position, chunk if inside is None else chunk[inside])
 
         def decode_run(number: int) -> None:
             run = plan.runs[number]
@@ -300,19 +306,23 @@ class ArrayReader:
                     position = plan.missing[wanted]
                     if plan.keeps_chunks:
                         self._cache.put((self.path, int(plan.chunks[position])), chunk)
-                    visit(position, chunk[extents[position]])
+                    show(position, chunk)
 
         with RunReader(self._store.files, plan.runs) as reader:
             for position, chunk in plan.cached:
-                visit(position, chunk[extents[position]])
+                show(position, chunk)
             map_chunks(decode_run, range(len(plan.runs)))
 
-    def _extents(self, chunks: NDArray[np.int64]) -> list[tuple[slice, ...]]:
-        """Return the part of each chunk that lies within the array."""
+    def _insides(self, chunks: NDArray[np.int64]) -> dict[int, tuple[slice, ...]]:
+        """Return the part that lies within the array of each chunk that overhangs its end."""
         index = np.stack(np.unravel_index(chunks, self.grid), axis=1)
         edges = np.array(self.metadata.chunks)
-        ends = np.minimum(np.array(self.shape) - index * edges, edges)
-        return [tuple(slice(end) for end in row) for row in ends.tolist()]
+        ends = np.array(self.shape) - index * edges
+        overhanging = np.flatnonzero((ends < edges).any(axis=1))
+        return {
+            position: tuple(slice(end) for end in row)
+            for position, row in zip(overhanging.tolist(), ends[overhanging].tolist(), strict=True)
+        }
 
 
 def _join_adjacent(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import google_crc32c
 import numpy as np
@@ -65,9 +66,9 @@ class ChunkRun:
     def iter_chunks(self, data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         """Yield flat number, place in the request and bytes of each chunk of the run's bytes."""
         columns = zip(self.chunks, self.positions, self.starts, self.lengths, strict=True)
+        first = self.start
         for number, position, start, n_bytes in columns:
-            begin = start - self.start
-            yield number, position, data[begin : begin + n_bytes]
+            yield number, position, data[start - first : start - first + n_bytes]
 
 
 def chunk_grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
@@ -197,16 +198,24 @@ class ChunkBytes:
         run_start = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
         block = (starts - starts[run_start]) // max(1, min(share, _MAX_RUN_BYTES))
         is_new[1:] |= np.diff(block) != 0
-        return [
-            ChunkRun(
-                key=self._key(int(shard[run[0]])),
-                starts=spans[run, 0].tolist(),
-                lengths=spans[run, 1].tolist(),
-                positions=run.tolist(),
-                chunks=chunks[run].tolist(),
+        # Lists are cut much faster than arrays, and a request may have many thousand runs.
+        bounds = [*np.flatnonzero(is_new).tolist(), len(order)]
+        of_run = shard[order][bounds[:-1]].tolist()
+        keys = {number: self._key(number) for number in set(of_run)}
+        columns = [column.tolist() for column in (starts, lengths, order, chunks[order])]
+        runs = []
+        for number, (begin, end) in zip(of_run, pairwise(bounds), strict=True):
+            starts_of, lengths_of, positions, numbers = (column[begin:end] for column in columns)
+            runs.append(
+                ChunkRun(
+                    key=keys[number],
+                    starts=starts_of,
+                    lengths=lengths_of,
+                    positions=positions,
+                    chunks=numbers,
+                )
             )
-            for run in np.split(order, np.flatnonzero(is_new)[1:])
-        ]
+        return runs
 
     def _key(self, shard: int) -> str:
         index = np.unravel_index(shard, self._shard_grid)
