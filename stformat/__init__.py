@@ -18,13 +18,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stformat.check.slide import check_store
+    from stformat.collection.collecting import collect_slides
+    from stformat.collection.gene_panel import GenePanel
+    from stformat.collection.panel_rules import gene_panel
+    from stformat.collection.slides import Collection, open_collection
+    from stformat.collection.split import Split
     from stformat.convert import CorpusReport, convert_slide, convert_slides
     from stformat.convert.spatialdata_object import from_spatialdata
     from stformat.export.slide import export_slide
     from stformat.export.tiles import export_tiles
+    from stformat.genes.mapping_file import read_vocabulary
     from stformat.lazy.annotated_matrix import to_anndata
     from stformat.lazy.dataset import open_dataset
     from stformat.lazy.datatree import open_datatree
+    from stformat.loader.loader import TileLoader
     from stformat.lazy.sparse_blocks import counts_as_dask
     from stformat.lazy.spatial_elements import to_spatialdata
     from stformat.store.commit import seal_store
@@ -32,18 +39,25 @@ if TYPE_CHECKING:
     from stformat.store.verify import verify_store
 
 __all__ = [
+    "Collection",
     "CorpusReport",
+    "GenePanel",
     "Slide",
+    "Split",
     "check_store",
+    "collect_slides",
     "convert_slide",
     "convert_slides",
     "counts_as_dask",
     "export_slide",
     "export_tiles",
     "from_spatialdata",
+    "gene_panel",
+    "open_collection",
     "open_dataset",
     "open_datatree",
     "open_slide",
+    "read_vocabulary",
     "seal_store",
     "to_anndata",
     "to_spatialdata",
@@ -53,18 +67,26 @@ __all__ = [
 # Where each public name lives. Resolved on first use (PEP 562), so that `import stformat` costs
 # nothing and a program pays only for the parts that it calls.
 _HOMES = {
+    "Collection": "stformat.collection.slides",
     "CorpusReport": "stformat.convert",
+    "GenePanel": "stformat.collection.gene_panel",
     "Slide": "stformat.store.reader",
+    "Split": "stformat.collection.split",
+    "TileLoader": "stformat.loader.loader",
     "check_store": "stformat.check.slide",
+    "collect_slides": "stformat.collection.collecting",
     "convert_slide": "stformat.convert",
     "convert_slides": "stformat.convert",
     "counts_as_dask": "stformat.lazy.sparse_blocks",
     "export_slide": "stformat.export.slide",
     "export_tiles": "stformat.export.tiles",
     "from_spatialdata": "stformat.convert.spatialdata_object",
+    "gene_panel": "stformat.collection.panel_rules",
+    "open_collection": "stformat.collection.slides",
     "open_dataset": "stformat.lazy.dataset",
     "open_datatree": "stformat.lazy.datatree",
     "open_slide": "stformat.store.reader",
+    "read_vocabulary": "stformat.genes.mapping_file",
     "seal_store": "stformat.store.commit",
     "to_anndata": "stformat.lazy.annotated_matrix",
     "to_spatialdata": "stformat.lazy.spatial_elements",

@@ -45,6 +45,7 @@ __all__ = [
     "BarcodeLookupError",
     "CatalogueError",
     "CatalogueLookupError",
+    "CatalogueStaleWarning",
     "ConversionDiedError",
     "CorruptStoreError",
     "CountsError",
@@ -260,6 +261,10 @@ class ImageCodecWarning(UserWarning):
 
 class StoreChangedWarning(UserWarning):
     """Another tool changed the store after it was committed; what it changed is not verified."""
+
+
+class CatalogueStaleWarning(UserWarning):
+    """A catalogue is of another version of a store than the one that was opened."""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Never
 import typer
 
 # Importing a module registers its commands.
+from stformat.cli import collect as _collect  # noqa: F401
 from stformat.cli import convert as _convert  # noqa: F401
 from stformat.cli import export as _export  # noqa: F401
 from stformat.cli import first_steps as _first_steps  # noqa: F401

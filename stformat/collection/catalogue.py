@@ -15,11 +15,6 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from stformat.collection.fingerprints import (
-    FINGERPRINT_VERSION,
-    count_fingerprint,
-    image_fingerprint,
-)
 from stformat.errors import CatalogueError, Problem
 from stformat.metadata.stformat_v0_1 import StformatAttributes, TableAttributes, TermAttributes
 from stformat.store.reader import Slide
@@ -28,15 +23,18 @@ __all__ = [
     "CATALOGUE_NAME",
     "COLUMNS",
     "FINGERPRINTS",
+    "FINGERPRINT_VERSION",
     "Catalogue",
     "Column",
     "dump_catalogue",
     "parse_catalogue",
-    "slide_row",
 ]
 
 CATALOGUE_NAME = "catalogue.parquet"
 CATALOGUE_VERSION = "0.1"
+
+FINGERPRINT_VERSION = "1"
+"""Fingerprints of different versions do not compare."""
 
 _VERSION_KEY = b"stformat_catalogue"
 _TEXTS = pa.list_(pa.string())
@@ -332,36 +330,6 @@ class Catalogue:
         """Return every row with every column."""
         rows: list[dict[str, Any]] = parquet.read_table(io.BytesIO(self.data)).to_pylist()
         return rows
-
-
-def slide_row(slide: Slide, path: str) -> dict[str, Any]:
-    """Return the row of a slide; reads its counts and its thumbnail.
-
-    Parameters
-    ----------
-    slide : Slide
-        Bound to its default table.
-    path : str
-        Path of its store below the folder, with ``/``.
-
-    Returns
-    -------
-    dict
-        A value for each column of the catalogue.
-
-    Raises
-    ------
-    CorruptStoreError
-        If what is read is damaged.
-    """
-    counts = count_fingerprint(slide)
-    return {
-        "path": path,
-        **{column.name: column.value(slide) for column in COLUMNS},
-        "fingerprint_rows": counts.rows.tolist(),
-        "fingerprint_genes": counts.genes.tolist(),
-        "fingerprint_image": image_fingerprint(slide),
-    }
 
 
 def dump_catalogue(rows: Sequence[Mapping[str, Any]]) -> bytes:

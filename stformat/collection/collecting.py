@@ -12,11 +12,11 @@ from typing import Any
 
 from stformat.collection.catalogue import (
     CATALOGUE_NAME,
+    FINGERPRINT_VERSION,
     dump_catalogue,
     parse_catalogue,
-    slide_row,
 )
-from stformat.collection.fingerprints import FINGERPRINT_VERSION
+from stformat.collection.catalogue_row import slide_row
 from stformat.errors import (
     CatalogueError,
     NotAStoreError,
@@ -75,7 +75,7 @@ class CollectReport:
 
 
 def collect_slides(
-    directory: str | os.PathLike[str], *, progress: Progress = silent
+    directory: str | os.PathLike[str], *, progress: Progress | None = None
 ) -> CollectReport:
     """Write or refresh the catalogue of a folder of stores, ``catalogue.parquet`` in it.
 
@@ -135,7 +135,7 @@ def collect_slides(
     with ExitStack() as stack:
         with refusals_of(target):
             stack.enter_context(writer_lock(target))
-        return _collect(root, target, progress)
+        return _collect(root, target, progress or silent)
 
 
 def _collect(root: Path, target: Path, progress: Progress) -> CollectReport:

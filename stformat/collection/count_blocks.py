@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from stformat.kernels._pool import read_ahead
 from stformat.store.reader import Slide
 
-__all__ = ["CountBlock", "iter_blocks"]
+__all__ = ["CountBlock", "SlideOpener", "iter_blocks"]
+
+type SlideOpener = Callable[[], AbstractContextManager[Slide]]
 
 BLOCK_VALUES = 1 << 22
 """Values that a block aims at; a block has one row at least."""

@@ -19,15 +19,11 @@ from stformat.store.arrays import ArrayReader
 from stformat.store.reader import Slide
 
 __all__ = [
-    "FINGERPRINT_VERSION",
     "CountFingerprint",
     "count_fingerprint",
     "image_fingerprint",
     "perceptual_hash",
 ]
-
-FINGERPRINT_VERSION = "1"
-"""Fingerprints of different versions do not compare."""
 
 N_KEPT = 64
 """Rows and genes that a fingerprint keeps: those of the largest totals."""

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from types import MappingProxyType
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from stformat.collection.gene_panel import (
-    GenePanel,
-    PanelSlide,
-    RuleValue,
-    measured_digest,
-    species_of,
-)
+from stformat.collection.count_blocks import SlideOpener
+from stformat.collection.gene_panel import GenePanel, RuleValue, species_of
+from stformat.collection.slide_genes import SlideGenes
 from stformat.collection.variable_genes import (
     CountSource,
     VariableFlavor,
@@ -25,8 +22,7 @@ from stformat.collection.variable_genes import (
     variable_genes,
 )
 from stformat.errors import GenePanelError, Problem
-from stformat.genes.keys import parse_ensembl
-from stformat.genes.vocabulary import SOURCE_KEYS, GeneVocabulary, first_columns
+from stformat.genes.vocabulary import SOURCE_KEYS, GeneVocabulary
 from stformat.store.reader import Slide
 
 __all__ = ["gene_panel"]
@@ -36,17 +32,8 @@ type RuleName = Literal["intersection", "union", "variable", "given"]
 _N_SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _SlideGenes:
-    """The genes of one slide."""
-
-    slide: Slide
-    columns: Mapping[str, int]
-    n_passed_over: int
-
-
 def gene_panel(
-    slides: Iterable[Slide],
+    slides: Iterable[Slide | Callable[[], Slide]],
     rule: RuleName = "intersection",
     *,
     genes: Iterable[str] | None = None,
@@ -62,9 +49,10 @@ def gene_panel(
 
     Parameters
     ----------
-    slides : iterable of Slide
-        Slides of one species, each bound to the table that is meant. For what a model learns from,
-        give the slides of the training side only.
+    slides : iterable of Slide or callable
+        Slides of one species, each bound to the table that is meant, or functions that open one,
+        which is closed again after each use, so that there may be any number. For what a model
+        learns from, give the slides of the training side only.
     rule : {"intersection", "union", "variable", "given"}, default: "intersection"
         Genes that every slide measures; that any does; those of the intersection that vary most;
         or those of `genes` that any slide measures.
@@ -139,18 +127,17 @@ def gene_panel(
     >>> len(panel), slide.expression(slice(3), panel.keys).shape
     (5, (3, 5))
     """
-    opened = list(slides)
-    species = _checked_slides(opened)
     _check_arguments(rule, genes=genes, n_top=n_top)
-    chosen_vocabulary = _vocabulary(opened, vocabulary, species)
-    known = [_genes_of(slide, chosen_vocabulary) for slide in opened]
+    openers = [_opener(slide) for slide in slides]
+    species = _common_species(openers)
+    known = SlideGenes.read(openers, _vocabulary(openers, vocabulary, species))
     recorded: dict[str, RuleValue] = {"name": rule}
     if rule == "union":
-        keys = tuple(dict.fromkeys(key for each in known for key in each.columns))
+        codes = np.arange(len(known.keys))
     elif rule == "given":
-        keys = _given(genes or (), known, chosen_vocabulary)
+        codes = _given(genes or (), known)
     else:
-        keys = _shared(known)
+        codes = _shared(known)
     if rule == "variable":
         how = VariableRule(
             n_top=n_top or 0,
@@ -160,66 +147,40 @@ def gene_panel(
             expressed_only=expressed_only,
         )
         recorded |= asdict(how)
-        keys = _variable(known, keys, how, rows or {})
-    return _panel(keys, known, chosen_vocabulary, species=species, rule=recorded)
+        codes = _variable(known, codes, how, rows or {})
+    return known.panel(codes, species=species, rule=recorded)
 
 
-def _panel(
-    keys: tuple[str, ...],
-    known: list[_SlideGenes],
-    vocabulary: GeneVocabulary,
-    *,
-    species: str | None,
-    rule: Mapping[str, RuleValue],
-) -> GenePanel:
-    names: dict[str, str] = {}
-    slides: list[PanelSlide] = []
-    for each in known:
-        columns = np.array([each.columns.get(key, -1) for key in keys], dtype=np.int64)
-        measured = columns >= 0
-        found = each.slide.var["gene_name"].iloc[columns[measured]]
-        for key, name in zip(np.array(keys, dtype=object)[measured], found, strict=True):
-            if not pd.isna(name):
-                names.setdefault(key, name)
-        slides.append(
-            PanelSlide(
-                slide_id=each.slide.slide_id,
-                table=each.slide.counts.table,
-                manifest_sha256=each.slide.opened.store.commit.manifest_sha256,
-                n_measured=int(measured.sum()),
-                measured_sha256=measured_digest(measured),
-                n_passed_over=each.n_passed_over,
-            )
-        )
-    return GenePanel(
-        keys=keys,
-        names=tuple(names.get(key) for key in keys),
-        species=species,
-        rule=MappingProxyType(dict(rule)),
-        vocabulary=vocabulary.restricted_to(keys),
-        slides=tuple(slides),
-    )
+def _opener(slide: Slide | Callable[[], Slide]) -> SlideOpener:
+    if isinstance(slide, Slide):
+        return lambda: nullcontext(slide)
+    return slide
 
 
-def _checked_slides(slides: list[Slide]) -> str | None:
+def _common_species(openers: list[SlideOpener]) -> str | None:
     """Return the species of the slides; refuse what makes no panel."""
-    if not slides:
+    if not openers:
         raise _refused("slides", "a panel needs one slide at least", "none")
-    ids = [slide.slide_id for slide in slides]
-    repeated = sorted({name for name in ids if ids.count(name) > 1})
+    ids: list[str] = []
+    found: set[str] = set()
+    for opened in openers:
+        with opened() as slide:
+            ids.append(slide.slide_id)
+            species = species_of(slide)
+            found |= set() if species is None else {species}
+    repeated = sorted(name for name, n in Counter(ids).items() if n > 1)
     if repeated:
         raise _refused(
             "slides", "slides must have different identifiers", f"several {', '.join(repeated)}"
         )
-    species = sorted({name for slide in slides if (name := species_of(slide)) is not None})
-    if len(species) > 1:
+    if len(found) > 1:
         raise _refused(
             "slides",
             "genes mean the same in slides of one species",
-            ", ".join(species),
+            ", ".join(sorted(found)),
             'choose one, as with collection.where(species="human")',
         )
-    return species[0] if species else None
+    return next(iter(found), None)
 
 
 def _check_arguments(rule: str, *, genes: Iterable[str] | None, n_top: int | None) -> None:
@@ -239,12 +200,12 @@ def _check_arguments(rule: str, *, genes: Iterable[str] | None, n_top: int | Non
 
 
 def _vocabulary(
-    slides: list[Slide],
+    openers: list[SlideOpener],
     vocabulary: GeneVocabulary | Literal["source-keys"] | None,
     species: str | None,
 ) -> GeneVocabulary:
     if vocabulary is None:
-        return GeneVocabulary.from_tables((slide.var for slide in slides), species=species)
+        return GeneVocabulary.from_tables(_tables(openers), species=species)
     if vocabulary == "source-keys":
         return SOURCE_KEYS
     if not isinstance(vocabulary, GeneVocabulary):
@@ -254,71 +215,63 @@ def _vocabulary(
     return vocabulary
 
 
-def _genes_of(slide: Slide, vocabulary: GeneVocabulary) -> _SlideGenes:
-    keys = vocabulary.keys_of(slide.var, species=species_of(slide))
-    columns, n_passed_over = first_columns(keys)
-    return _SlideGenes(slide=slide, columns=columns, n_passed_over=n_passed_over)
+def _tables(openers: list[SlideOpener]) -> Iterator[pd.DataFrame]:
+    for opened in openers:
+        with opened() as slide:
+            yield slide.var
 
 
-def _shared(known: list[_SlideGenes]) -> tuple[str, ...]:
-    first, *others = known
-    keys = tuple(key for key in first.columns if all(key in each.columns for each in others))
-    if not keys:
+def _shared(known: SlideGenes) -> NDArray[np.int64]:
+    codes = known.shared()
+    if not len(codes):
         raise _refused(
             "slides",
             "a gene must be measured in every slide",
             "none that is",
             "give a vocabulary, where some slides name genes by symbols and others by identifiers",
         )
-    return keys
+    return codes
 
 
-def _given(
-    genes: Iterable[str], known: list[_SlideGenes], vocabulary: GeneVocabulary
-) -> tuple[str, ...]:
-    names: dict[str, str] = {}
-    for each in known:
-        var = each.slide.var
-        for key, column in each.columns.items():
-            names.setdefault(var.index[column], key)
-    keys: list[str] = []
+def _given(genes: Iterable[str], known: SlideGenes) -> NDArray[np.int64]:
+    codes: list[int] = []
     unknown: list[str] = []
     for gene in genes:
-        key = vocabulary.ids.get(gene, parse_ensembl(gene) or gene)
-        if not any(key in each.columns for each in known):
-            key = names.get(gene, "")
-        meaning = " (which means several)" if gene in vocabulary.ambiguous else ""
-        (keys if key else unknown).append(key or f"{gene}{meaning}")
+        code = known.find(gene)
+        if code is None:
+            is_ambiguous = gene in known.vocabulary.ambiguous
+            unknown.append(f"{gene} (which means several)" if is_ambiguous else gene)
+        else:
+            codes.append(code)
     if unknown:
         shown = ", ".join(unknown[:_N_SHOWN])
         rest = f" and {len(unknown) - _N_SHOWN} more" if len(unknown) > _N_SHOWN else ""
         raise _refused("genes", "a gene must be measured in one slide", f"{shown}{rest} in none")
-    repeated = sorted({key for key in keys if keys.count(key) > 1})
-    if repeated or not keys:
+    repeated = [known.keys[code] for code, n in Counter(codes).items() if n > 1]
+    if repeated or not codes:
         found = f"several that mean {', '.join(repeated[:_N_SHOWN])}" if repeated else "none"
         raise _refused("genes", "a panel lists different genes", found)
-    return tuple(keys)
+    return np.array(codes, dtype=np.int64)
 
 
 def _variable(
-    known: list[_SlideGenes],
-    keys: tuple[str, ...],
+    known: SlideGenes,
+    codes: NDArray[np.int64],
     rule: VariableRule,
     rows: Mapping[str, NDArray[np.bool_]],
-) -> tuple[str, ...]:
+) -> NDArray[np.int64]:
     sources = [
         CountSource(
-            slide=each.slide,
-            columns=np.array([each.columns[key] for key in keys], dtype=np.int64),
-            rows=rows.get(each.slide.slide_id),
+            opened=slide.opened,
+            columns=known.columns_of(slide, codes),
+            rows=rows.get(slide.slide_id),
         )
-        for each in known
+        for slide in known.slides
     ]
     try:
-        places = variable_genes(sources, keys, rule)
+        return codes[variable_genes(sources, [known.keys[code] for code in codes], rule)]
     except ValueError as error:
         raise _refused("slides", "counts must tell which genes vary", str(error)) from error
-    return tuple(keys[place] for place in places)
 
 
 def _refused(where: str, expected: str, found: str, remedy: str = "") -> GenePanelError:

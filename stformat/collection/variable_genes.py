@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat import kernels
-from stformat.collection.count_blocks import CountBlock, iter_blocks
+from stformat.collection.count_blocks import CountBlock, SlideOpener, iter_blocks
 from stformat.collection.pearson_residuals import most_variable, residual_variances
 from stformat.genes.dispersion import (
     Dispersions,
@@ -24,7 +24,6 @@ from stformat.genes.dispersion import (
     variable_in_batches,
     variable_top,
 )
-from stformat.store.reader import Slide
 
 __all__ = ["CountSource", "VariableRule", "variable_genes"]
 
@@ -59,8 +58,8 @@ class VariableRule:
 class CountSource:
     """A slide, and where the genes are in it."""
 
-    slide: Slide
-    """The slide, bound to a table."""
+    opened: SlideOpener
+    """Opens the slide, bound to a table, as often as it is to be read."""
 
     columns: NDArray[np.int64]
     """(n_genes,) column of each gene, or -1."""
@@ -70,8 +69,9 @@ class CountSource:
 
     def blocks(self, *, expressed_only: bool) -> Iterator[CountBlock]:
         """Read the counts, block after block."""
-        for block in iter_blocks(self.slide, self.columns, rows=self.rows):
-            yield block.without_empty_rows() if expressed_only else block
+        with self.opened() as slide:
+            for block in iter_blocks(slide, self.columns, rows=self.rows):
+                yield block.without_empty_rows() if expressed_only else block
 
 
 def variable_genes(
