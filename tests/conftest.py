@@ -1,4 +1,8 @@
-"""Fixtures of every test: real inputs, small converted slides, processes that are forked."""
+"""Fixtures of every test: real inputs, small converted slides, processes that are forked.
+
+A test that takes ``n`` and is marked ``counts(a, b, c)`` runs with ``n=a`` every time, with ``b``
+under ``-m reliability`` and with ``c`` under ``-m long``.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,24 @@ from typing import Any
 import pytest
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "counts(every, reliability, long): sizes of a test")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("counts")
+    if marker is not None:
+        every, reliability, long = marker.args
+        metafunc.parametrize(
+            "n",
+            [
+                pytest.param(every, id="every-run"),
+                pytest.param(reliability, id="reliability", marks=pytest.mark.reliability),
+                pytest.param(long, id="long", marks=pytest.mark.long),
+            ],
+        )
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from stformat.sources._kinds import FoundSlide
 from stformat.sources._notes import named
 from stformat.sources._positions import is_positions
 from stformat.sources._scalefactors import is_scalefactors, read_scalefactors
+from stformat.sources._visium_samples import has_word, of_sample, sample_of, samples_of
 
 __all__ = [
     "CountsChoice",
@@ -58,11 +59,6 @@ _OWN_NAME = re.compile(r"tissue|scalefactors|image", re.IGNORECASE)
 """Names as Space Ranger gives them, without that of a sample before."""
 
 
-def _has_word(word: str, text: str) -> bool:
-    """Whether a name has another as a word of its own; an underscore ends a word."""
-    return bool(re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", text))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountsChoice:
     """A count matrix: one HDF5 file or a Matrix Market folder."""
@@ -90,7 +86,7 @@ class CountsChoice:
         words = " ".join([self.path.name, *folders]).lower()
         if "raw_probe" in words:
             return "probes"
-        return next((word for word in ("filtered", "raw") if _has_word(word, words)), "unnamed")
+        return next((word for word in ("filtered", "raw") if has_word(word, words)), "unnamed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +152,7 @@ def evidence(path: Path) -> str | None:
 
 
 def slides_in(folder: Path) -> tuple[FoundSlide, ...]:
-    """List the slide of a folder, where it is one.
+    """List the slides of a folder, where it has any.
 
     Parameters
     ----------
@@ -167,7 +163,8 @@ def slides_in(folder: Path) -> tuple[FoundSlide, ...]:
     -------
     tuple of FoundSlide
         One slide where the folder is, or has as ``outs``, outputs with tissue positions or a count
-        matrix in HDF5. Matrix Market folders alone are none: the outputs are above them.
+        matrix in HDF5; one a sample where positions are named for several, as in GEO. Matrix
+        Market folders alone are none: the outputs are above them.
 
     Raises
     ------
@@ -182,16 +179,22 @@ def slides_in(folder: Path) -> tuple[FoundSlide, ...]:
     if not has_positions and not any(map(_is_hdf5, _files(outputs, "."))):
         return ()
     files = scan_folder(outputs)
+    samples = samples_of(files.positions)
+    if len(samples) < 2:
+        return (_found(folder, files, None),)
+    return tuple(_found(folder, _of_sample(files, sample), sample) for sample in samples)
+
+
+def _found(folder: Path, files: VisiumFiles, sample: str | None) -> FoundSlide:
     filtered = [choice for choice in files.counts if choice.content == "filtered"]
     counts = tuple(path for choice in filtered or files.counts for path in choice.files)
     images = files.full or files.hires or files.lowres
-    return (
-        FoundSlide(
-            kind="visium",
-            path=folder,
-            slide_id=files.name,
-            files=(*counts, *files.positions, *files.scalefactors, *images),
-        ),
+    return FoundSlide(
+        kind="visium",
+        path=folder,
+        slide_id=sample or files.name,
+        sample=sample,
+        files=(*counts, *files.positions, *files.scalefactors, *images),
     )
 
 
@@ -285,9 +288,13 @@ def _folder_of(matrix: Path) -> Path:
 
 def _of_sample(files: VisiumFiles, sample: str) -> VisiumFiles:
     """Leave the files of one sample where a folder has several, by the names of the files."""
-    counts = tuple(one for one in files.counts if _has_word(sample, one.path.name))
+    samples = samples_of(files.positions)
+    matrices = [one.path for one in files.counts]
+    named_for_it = of_sample(matrices, sample, samples)
+    counts = tuple(one for one in files.counts if one.path in named_for_it)
+    unnamed = [path for path in matrices if sample_of(path.name) not in samples]
     roles = (files.positions, files.scalefactors, files.hires, files.lowres, files.full)
-    found = [tuple(path for path in paths if _has_word(sample, path.name)) for paths in roles]
+    found = [of_sample(paths, sample, samples) for paths in roles]
     has_others = any(
         0 < len(some) < len(every)
         for some, every in zip([counts, *found], [files.counts, *roles], strict=True)
@@ -301,7 +308,7 @@ def _of_sample(files: VisiumFiles, sample: str) -> VisiumFiles:
     )
     return replace(
         files,
-        counts=counts or files.counts,
+        counts=counts or tuple(one for one in files.counts if one.path in unnamed),
         positions=positions,
         scalefactors=scalefactors,
         hires=hires,

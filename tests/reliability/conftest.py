@@ -1,8 +1,4 @@
-"""Faults on purpose: children that die, files that rot, disks that refuse.
-
-A test that takes ``n`` and is marked ``counts(a, b, c)`` runs with ``n=a`` every time, with ``b``
-under ``-m reliability`` and with ``c`` under ``-m long``.
-"""
+"""Faults on purpose: children that die, files that rot, disks that refuse."""
 
 from __future__ import annotations
 
@@ -15,24 +11,6 @@ import pytest
 
 from stformat.store.verify import verify_store
 from stformat.testing import make_slide, write_legacy_st
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "counts(every, reliability, long): sizes of a fault test")
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    marker = metafunc.definition.get_closest_marker("counts")
-    if marker is not None:
-        every, reliability, long = marker.args
-        metafunc.parametrize(
-            "n",
-            [
-                pytest.param(every, id="every-run"),
-                pytest.param(reliability, id="reliability", marks=pytest.mark.reliability),
-                pytest.param(long, id="long", marks=pytest.mark.long),
-            ],
-        )
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ def version_of(site, store):
     return site.name_of(store) if not problems else [problem.code for problem in problems]
 
 
-@pytest.mark.counts(20, 50, 1000)
+@pytest.mark.counts(12, 50, 1000)
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "replacing"])
 def test_after_a_power_cut_a_store_is_old_or_new_or_absent(replay, n, overwrite):
     found, log = replay(n, overwrite=overwrite)
@@ -180,7 +180,7 @@ def str_or_none(version):
 @pytest.mark.parametrize("forgotten", ["fsync_tree", "fsync_directory"])
 def test_a_forgotten_sync_would_be_seen(replay, monkeypatch, forgotten):
     monkeypatch.setattr(commit, forgotten, lambda _path: None)
-    found, log = replay(20, overwrite=True)
+    found, log = replay(10, overwrite=True)
     at_the_end = {str_or_none(version) for at, version in found if at == len(log)}
     broken = {str_or_none(version) for _, version in found} - {"old", "new"}
     assert broken if forgotten == "fsync_tree" else at_the_end != {"new"}

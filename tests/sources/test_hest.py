@@ -47,9 +47,12 @@ def polygons(record):
     }
 
 
-@settings(max_examples=60, deadline=None)
-@given(sample=hest_samples())
-def test_any_files_read_as_the_slide_they_were_written_from(sample):
+@pytest.mark.counts(15, 200, 1000)
+def test_any_files_read_as_the_slide_they_were_written_from(n):
+    settings(max_examples=n, deadline=None)(given(sample=hest_samples())(reads_as_written))()
+
+
+def reads_as_written(sample):
     slide, quirks = sample.slide, sample.quirks
     expected = expected_hest(slide, quirks)
     with tempfile.TemporaryDirectory() as folder:

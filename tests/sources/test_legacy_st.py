@@ -31,9 +31,12 @@ def codes(record):
     return {note.code: note.count for note in record.notes}
 
 
-@settings(max_examples=50, deadline=None)
-@given(sample=legacy_st_samples())
-def test_any_files_read_as_the_slide_they_were_written_from(sample):
+@pytest.mark.counts(25, 200, 1000)
+def test_any_files_read_as_the_slide_they_were_written_from(n):
+    settings(max_examples=n, deadline=None)(given(sample=legacy_st_samples())(reads_as_written))()
+
+
+def reads_as_written(sample):
     slide, quirks = sample.slide, sample.quirks
     expected = expected_legacy_st(slide, quirks)
     with tempfile.TemporaryDirectory() as folder:

@@ -82,9 +82,14 @@ def hold_to(expected, quirks, record):
     )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(sample=spatialdata_samples())
-def test_any_container_reads_as_the_slide_it_was_written_from(sample):
+@pytest.mark.counts(8, 200, 1000)
+def test_any_container_reads_as_the_slide_it_was_written_from(n):
+    slow = [HealthCheck.too_slow]
+    run = settings(max_examples=n, deadline=None, suppress_health_check=slow)
+    run(given(sample=spatialdata_samples())(reads_as_written))()
+
+
+def reads_as_written(sample):
     expected = expected_spatialdata(sample.slide, sample.quirks)
     with tempfile.TemporaryDirectory() as folder:
         record = read_slide(sample.write(Path(folder)))

@@ -56,9 +56,12 @@ def refusal(source, **arguments):
     return caught.value.problems[0]
 
 
-@settings(max_examples=60, deadline=None)
-@given(sample=stimage_samples())
-def test_any_files_read_as_the_slide_they_were_written_from(sample):
+@pytest.mark.counts(25, 200, 1000)
+def test_any_files_read_as_the_slide_they_were_written_from(n):
+    settings(max_examples=n, deadline=None)(given(sample=stimage_samples())(reads_as_written))()
+
+
+def reads_as_written(sample):
     slide, quirks = sample.slide, sample.quirks
     expected = expected_stimage(slide, quirks)
     with tempfile.TemporaryDirectory() as folder:

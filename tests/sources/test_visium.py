@@ -55,9 +55,12 @@ def refused(error, folder, **arguments):
     return problem
 
 
-@settings(max_examples=50, deadline=None)
-@given(sample=visium_samples())
-def test_any_files_read_as_the_slide_they_were_written_from(sample):
+@pytest.mark.counts(20, 200, 1000)
+def test_any_files_read_as_the_slide_they_were_written_from(n):
+    settings(max_examples=n, deadline=None)(given(sample=visium_samples())(reads_as_written))()
+
+
+def reads_as_written(sample):
     slide, quirks = sample.slide, sample.quirks
     expected = expected_visium(slide, quirks)
     with tempfile.TemporaryDirectory() as folder:

@@ -92,9 +92,12 @@ def assert_nuclei_equal(record, expected):
     assert batch.columns["cell_id"].tolist() == names
 
 
-@settings(max_examples=50, deadline=None)
-@given(sample=visium_hd_samples())
-def test_any_files_read_as_the_slide_they_were_written_from(sample):
+@pytest.mark.counts(15, 200, 1000)
+def test_any_files_read_as_the_slide_they_were_written_from(n):
+    settings(max_examples=n, deadline=None)(given(sample=visium_hd_samples())(reads_as_written))()
+
+
+def reads_as_written(sample):
     slide, quirks = sample.slide, sample.quirks
     expected = expected_visium_hd(slide, quirks)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
