@@ -17,6 +17,7 @@ from stformat.store.location import Location, parse_location
 from stformat.store.open_store import OpenStore
 from stformat.store.pyramid import Level, channel_names, levels_of, thumbnail
 from stformat.store.row_index import RowIndex, row_positions
+from stformat.store.slide_repr import slide_html, slide_text
 from stformat.store.tile_request import (
     parse_centers,
     parse_fill_value,
@@ -67,14 +68,10 @@ class Slide:
         return _reopen, (self.opened.location, self._table.attributes.name, digest)
 
     def __repr__(self) -> str:
-        top = self.levels[0] if self.has_image else None
-        image = f"{top.width} x {top.height} px" if top else "no image"
-        mpp = "mpp unknown" if self.mpp is None else f"mpp {self.mpp:.4g}"
-        names = [
-            f"*{name}" if name == self._table.attributes.name else name for name in self.tables
-        ]
-        table = f"{self.n_obs} x {self.n_vars} in {', '.join(names)}"
-        return f"<Slide {self.slide_id}: {self.metadata.technology}, {image}, {mpp}, {table}>"
+        return slide_text(self.opened, self._table.attributes)
+
+    def _repr_html_(self) -> str:
+        return slide_html(self.opened, self._table.attributes)
 
     def close(self) -> None:
         """Let go of the store's files, for every slide that shares them."""
