@@ -9,9 +9,11 @@ import pytest
 
 import stformat as stf
 from stformat.testing import (
+    SpatialDataQuirks,
     make_slide,
     write_hest,
     write_legacy_st,
+    write_spatialdata,
     write_stimage,
     write_visium,
     write_visium_hd,
@@ -32,6 +34,15 @@ def write_corpus(tree: Path, n_each: int) -> Path:
         write_hest(make_slide(**small, seed=seed, slide_id=f"H{seed}"), tree / "hest")
         write_stimage(make_slide(**small, seed=seed, slide_id=f"I{seed}"), tree / "stimage")
     return tree
+
+
+def write_containers(tree: Path, n_slides: int) -> None:
+    """Write so many SpatialData containers, some of them as version 2 of Zarr."""
+    small = {"height": 320, "width": 340, "n_genes": 16, "pitch_px": 40.0}
+    for seed in range(n_slides):
+        slide = make_slide(**small, seed=seed, slide_id=f"S{seed}")
+        quirks = SpatialDataQuirks(container=("0.1", "0.2")[seed % 2])
+        write_spatialdata(slide, tree / "containers" / f"S{seed}.zarr", quirks=quirks)
 
 
 def digests(out: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from distributed.utils import get_mp_context
 import stformat as stf
 from stformat.errors import InputError
 
-from .conftest import digests, write_corpus  # isort: skip
+from .conftest import digests, write_containers, write_corpus  # isort: skip
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,8 @@ def test_a_scheduler_that_does_not_answer_is_bad_input(corpus, tmp_path):
 
 @pytest.mark.long
 def test_two_hundred_slides_on_a_cluster(cluster, tmp_path):
-    corpus = write_corpus(tmp_path / "corpus", 40)
+    corpus = write_corpus(tmp_path / "corpus", 33)
+    write_containers(corpus, 35)
     local = stf.convert_slides(corpus, tmp_path / "local", workers=2)
     address = cluster.scheduler_address
     remote = stf.convert_slides(corpus, tmp_path / "remote", scheduler=address)
