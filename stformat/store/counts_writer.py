@@ -20,6 +20,7 @@ from stformat.metadata.anndata_zarr import sparse_attributes
 from stformat.model import Counts, Progress, ProgressEvent, silent
 from stformat.row_order import BYTES_PER_VALUE, ordered_blocks, row_starts, stop_of_batch
 from stformat.spill import Spill
+from stformat.store import layout
 from stformat.store.nodes import write_group
 from stformat.store.vector_writer import VectorWriter, write_vector
 
@@ -108,8 +109,8 @@ def write_counts(
     n_genes = np.zeros(n_obs, dtype=np.int64)
     done = 0
     with ExitStack() as stack:
-        data = stack.enter_context(closing(VectorWriter(by_row / "data", counts.dtype)))
-        indices = stack.enter_context(closing(VectorWriter(by_row / "indices", np.dtype(np.int32))))
+        data = stack.enter_context(closing(_writer(by_row / "data", counts.dtype)))
+        indices = stack.enter_context(closing(_writer(by_row / "indices", np.dtype(np.int32))))
         blocks = ordered_blocks(counts, order, spill, progress=progress)
         progress(ProgressEvent(step="matrix", done=0, total=n_obs, unit="rows"))
         for block in blocks:
@@ -127,6 +128,10 @@ def write_counts(
     write_group(by_row, sparse_attributes("csr_matrix", counts.shape))
     gene_major.write(by_gene, counts, progress=progress)
     return CountsSummary(nnz=int(n_genes.sum()), total_counts=totals, n_genes=n_genes)
+
+
+def _writer(directory: Path, dtype: np.dtype[Any]) -> VectorWriter:
+    return VectorWriter(directory, dtype, chunk=layout.COUNTS_CHUNK)
 
 
 class _GeneMajor:
@@ -162,9 +167,9 @@ class _GeneMajor:
         indptr = row_starts(self._lengths)
         pieces = list(zip(self._values.pieces(), self._rows.pieces(), self._starts, strict=True))
         with ExitStack() as stack:
-            data = stack.enter_context(closing(VectorWriter(directory / "data", dtype)))
+            data = stack.enter_context(closing(_writer(directory / "data", dtype)))
             indices = stack.enter_context(
-                closing(VectorWriter(directory / "indices", np.dtype(np.int32)))
+                closing(_writer(directory / "indices", np.dtype(np.int32)))
             )
             progress(ProgressEvent(step="by-gene", done=0, total=n_vars, unit="genes"))
             start = 0

@@ -100,7 +100,9 @@ def test_own_arrays_are_cut_and_coded_as_the_text_says(small_store):
         if len(metadata.shape) == 3:
             expected = layout.image_chunks(metadata.shape[0]), layout.image_shards(*metadata.shape)
         else:
-            expected = layout.vector_chunks(metadata.shape[0])
+            is_of_matrix = path.parent.name in {"data", "indices"}
+            chunk = layout.COUNTS_CHUNK if is_of_matrix else layout.VECTOR_CHUNK
+            expected = layout.vector_chunks(metadata.shape[0], chunk=chunk)
         assert (metadata.chunks, metadata.shards) == expected
 
 
