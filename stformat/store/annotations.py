@@ -10,6 +10,7 @@ import google_crc32c
 
 from stformat.errors import CorruptStoreError, Problem
 from stformat.store.opened import CommittedStore
+from stformat.store.read_ahead import one_version
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -73,8 +74,9 @@ def read_shapes(store: CommittedStore, name: str) -> GeoDataFrame:
     import geopandas  # noqa: PLC0415 - opening a slide must not import geopandas
 
     path = f"{_SHAPES}/{name}/shapes.parquet"
-    content = store.files.read(path)
-    _verify(store, path, content)
+    with one_version(store.files):
+        content = store.files.read(path)
+        _verify(store, path, content)
     try:
         return geopandas.read_parquet(io.BytesIO(content))
     except (ValueError, OSError) as error:  # pyarrow's own errors are both

@@ -225,7 +225,11 @@ class ChunkBytes:
         """Return first byte and length of every chunk of each shard: shape (n, 2)."""
         missing = [shard for shard in shards if shard not in self._spans]
         keys = [self._key(shard) for shard in missing]
-        found = map_reads(self._read_spans, keys, self._files.costs)
+        try:
+            found = map_reads(self._read_spans, keys, self._files.costs)
+        except CorruptStoreError:
+            self._files.check_version()  # what was replaced looks damaged
+            raise
         self._spans.update(zip(missing, found, strict=True))
         return [self._spans[shard] for shard in shards]
 

@@ -29,6 +29,7 @@ from stformat.store.durable import announced, fsync_directory, fsync_tree, remov
 from stformat.store.exchange import rename_new
 from stformat.store.files import DirectoryFiles, StoreFiles
 from stformat.store.layout import COMMIT_PATH, MANIFEST_PATH
+from stformat.store.location import local_path
 from stformat.store.lock import writer_lock
 from stformat.store.manifest import (
     ROOT_PATH,
@@ -90,7 +91,7 @@ def seal_store(path: str | os.PathLike[str]) -> None:
 
     A kill leaves the store changed or committed, as it was or anew.
     """
-    target = Path(path).resolve()
+    target = Path(local_path(path)).resolve()
     with ExitStack() as stack:
         files = _locked_files(target, stack)
         _, document = read_root(files, str(target))
@@ -143,7 +144,7 @@ def add_element(
     After an exception the store is what it was. A process that is killed leaves it as it was, or
     changed: it opens with a warning, and `seal_store` commits it.
     """
-    target = Path(store_path).resolve()
+    target = Path(local_path(store_path)).resolve()
     with ExitStack() as stack:
         store = CommittedStore(_locked_files(target, stack), str(target))
         _check_addition(store, target, kind, name)

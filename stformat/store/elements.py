@@ -11,6 +11,7 @@ from anndata.io import read_elem
 
 from stformat.errors import CorruptStoreError, Problem, StoreError, UnsupportedStoreError
 from stformat.store.opened import CommittedStore
+from stformat.store.read_ahead import one_version
 from stformat.store.zarr_bridge import UNREADABLE, open_element
 
 __all__ = ["read_element"]
@@ -51,16 +52,15 @@ def read_element(store: CommittedStore, path: str) -> Any:  # noqa: ANN401 - wha
         If it is in another encoding than those of dataframes and their columns.
     """
     _check_encodings(store, path)
-    try:
-        element = read_elem(open_element(store, path))
-    except StoreError:
-        raise
-    except (*UNREADABLE, KeyError, IndexError, AttributeError) as error:
-        raise CorruptStoreError(
-            Problem("table.element", path, "an element must be as it was committed", str(error))
-        ) from error
-    store.files.check_version()
-    return element
+    with one_version(store.files):
+        try:
+            return read_elem(open_element(store, path))
+        except StoreError:
+            raise
+        except (*UNREADABLE, KeyError, IndexError, AttributeError) as error:
+            raise CorruptStoreError(
+                Problem("table.element", path, "an element must be as it was committed", str(error))
+            ) from error
 
 
 def _check_encodings(store: CommittedStore, path: str) -> None:

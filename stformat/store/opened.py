@@ -48,7 +48,7 @@ from stformat.store.manifest import (
     read_bounded,
 )
 from stformat.store.open_files import open_files
-from stformat.store.read_ahead import map_reads
+from stformat.store.read_ahead import map_reads, one_version
 
 __all__ = ["CommittedStore", "open_committed", "parse_root_attribute", "read_root"]
 
@@ -125,18 +125,8 @@ class CommittedStore:
             zarr.json is.
         """
         if self._manifest is None:
-            data = read_bounded(self.files, MANIFEST_PATH)
-            is_committed = hashlib.sha256(data).hexdigest() == self.commit.manifest_sha256
-            try:
-                manifest = parse_manifest(data)
-            except RecordError as error:
-                raise _corrupt(
-                    "manifest.invalid", MANIFEST_PATH, "a manifest", str(error)
-                ) from error
-            if not is_committed and not self.is_changed:
-                raise _corrupt(
-                    "manifest.digest", MANIFEST_PATH, "the manifest that was committed", "another"
-                )
+            with one_version(self.files):
+                manifest = self._read_manifest()
             self._entries = {entry.path: entry for entry in manifest.arrays}
             self._manifest = manifest
         return self._manifest
@@ -217,6 +207,19 @@ class CommittedStore:
     def close(self) -> None:
         """Close the files."""
         self.files.close()
+
+    def _read_manifest(self) -> Manifest:
+        data = read_bounded(self.files, MANIFEST_PATH)
+        is_committed = hashlib.sha256(data).hexdigest() == self.commit.manifest_sha256
+        try:
+            manifest = parse_manifest(data)
+        except RecordError as error:
+            raise _corrupt("manifest.invalid", MANIFEST_PATH, "a manifest", str(error)) from error
+        if not is_committed and not self.is_changed:
+            raise _corrupt(
+                "manifest.digest", MANIFEST_PATH, "the manifest that was committed", "another"
+            )
+        return manifest
 
     def _listed(self) -> Iterable[str]:
         if self._nodes is not None:

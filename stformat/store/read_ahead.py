@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, Self
 
+from stformat.errors import CorruptStoreError
 from stformat.store.files import StoreFiles
 from stformat.store.read_costs import ReadCosts
 
-__all__ = ["BYTES_IN_FLIGHT", "N_IN_FLIGHT", "Run", "RunReader", "map_reads"]
+__all__ = ["BYTES_IN_FLIGHT", "N_IN_FLIGHT", "Run", "RunReader", "map_reads", "one_version"]
 
 N_IN_FLIGHT = 16
 """Reads of one process that wait for a network at once."""
@@ -126,6 +127,23 @@ def map_reads[Item, Result](
             future.cancel()
 
 
+@contextmanager
+def one_version(files: StoreFiles) -> Iterator[None]:
+    """Say that a store was replaced, where it was while it was read: it then may look damaged.
+
+    Raises
+    ------
+    StoreReplaced
+        If it was.
+    """
+    try:
+        yield
+    except CorruptStoreError:
+        files.check_version()
+        raise
+    files.check_version()
+
+
 @dataclass(slots=True, kw_only=True)
 class _Request:
     """One range of a file that holds the bytes of some runs."""
@@ -194,12 +212,18 @@ class RunReader:
             self._begin_next()
         return self
 
-    def __exit__(self, kind: object, *_exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_exception: object) -> None:
         for request in self._requests:
             if request.future is not None:
                 request.future.cancel()
-        if kind is None and self._check is not None:
+        # Chunks of another version look damaged.
+        if self._check is not None and (kind is None or issubclass(kind, CorruptStoreError)):
             self._check.result()
+
+    @property
+    def n_bytes_in_flight(self) -> int:
+        """Bytes that are read, or being read, and not given back."""
+        return self._n_bytes
 
     @contextmanager
     def read(self, number: int) -> Iterator[memoryview]:
