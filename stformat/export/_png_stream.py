@@ -20,6 +20,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _RGB = 0, 2
 _FILTER_SUB = 1
 _LEVEL = 4
+_METRE = 1
+_UM_PER_METRE = 1e6
 
 
 def write_png(
@@ -28,6 +30,7 @@ def write_png(
     *,
     shape: tuple[int, int, int],
     dtype: np.dtype[np.unsignedinteger],
+    mpp: float | None,
 ) -> None:
     """Write an image from the top, in bands of rows.
 
@@ -41,6 +44,8 @@ def write_png(
         Channels (1 or 3), height and width.
     dtype : dtype
         uint8 or uint16.
+    mpp : float or None
+        Microns per pixel, to be kept as pixels per metre.
     """
     n_c, height, width = shape
     colour = _GRAY if n_c == 1 else _RGB
@@ -49,6 +54,9 @@ def write_png(
     with path.open("wb") as file:
         file.write(_SIGNATURE)
         _write_chunk(file, b"IHDR", header)
+        if mpp is not None:
+            per_metre = round(_UM_PER_METRE / mpp)
+            _write_chunk(file, b"pHYs", struct.pack(">IIB", per_metre, per_metre, _METRE))
         for band in bands:
             _write_chunk(file, b"IDAT", deflate.compress(_filtered(band)))
         _write_chunk(file, b"IDAT", deflate.flush())

@@ -168,7 +168,8 @@ def _write_image(slide: Slide, folder: Path, name: str, progress: Progress) -> N
         return
     shape = len(slide.channel_names), top.height, top.width
     with closing(read_ahead(_bands(slide, shape, progress))) as bands:
-        write_png(folder / f"{name}.png", bands, shape=shape, dtype=slide.dtype)
+        path = folder / f"{name}.png"
+        write_png(path, bands, shape=shape, dtype=slide.dtype, mpp=slide.mpp)
 
 
 def _bands(

@@ -71,8 +71,9 @@ def write_zarr_tiles(chosen: TileSet, directory: Path, progress: Progress) -> No
     A shard is encoded at once: `BATCH_BYTES` of tiles and as much again.
     """
     n, *tile_shape = chosen.tiles.shape
-    in_chunk = max(1, _CHUNK_BYTES // chosen.row_bytes)
-    in_shard = in_chunk * max(1, BATCH_BYTES // (in_chunk * chosen.row_bytes))
+    in_chunk = min(n, max(1, _CHUNK_BYTES // chosen.row_bytes))
+    most_chunks = max(1, BATCH_BYTES // (in_chunk * chosen.row_bytes))
+    in_shard = in_chunk * min(most_chunks, -(-n // in_chunk))
     # The user's settings must not reach the bytes.
     with zarr.config.set({"array.write_empty_chunks": True}):
         group = _held(lambda: zarr.open_group(directory, mode="w", zarr_format=3))

@@ -136,8 +136,8 @@ def export_slide(
     table's ``obs`` and ``var``. The same slide gives the same bytes.
 
     What layouts have no place for: in ``"stimage"`` and ``"hest"`` the other tables; in
-    ``"stimage"`` also ``in_tissue``, outlines, mpp (readers find it from the array), identifiers
-    of genes beside their symbols; in ``"hest"`` radii that differ.
+    ``"stimage"`` also ``in_tissue``, outlines, mpp but in the image's tags, and identifiers of
+    genes beside their symbols; in ``"hest"`` radii that differ.
 
     Examples
     --------
