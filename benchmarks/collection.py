@@ -38,7 +38,9 @@ print(end - start, end_busy - start_busy)
 LOADED = "import pandas, pyarrow.parquet\nfrom stformat.collection.slides import open_collection"
 OPENED = "slides = open_collection(sys.argv[1])"
 CASES = {
-    "import and open, new process": ("", "", f"{LOADED}\n{OPENED}"),
+    "import and open, new process": (
+        "", "", f"from stformat.collection.slides import open_collection\n{OPENED}",
+    ),
     "open, dependencies loaded": (LOADED, "", OPENED),
     "`.catalogue`, as pandas": (LOADED, OPENED, "slides.catalogue"),
     "`.where(species=..., n_obs=...)`": (
