@@ -404,7 +404,8 @@ def _joined(
     for run in range(1, len(lows)):
         both_low, both_high = np.minimum(low, lows[run]), np.maximum(high, highs[run])
         n_rows = bounds[run + 1 : run + 2] - joined[-1]
-        if int(n_bytes(n_rows, both_high - both_low)[0]) <= block_bytes:
+        extent = (both_high - both_low)[np.newaxis]
+        if int(n_bytes(n_rows, extent)[0]) <= block_bytes:
             low, high = both_low, both_high
         else:
             joined.append(int(bounds[run]))

@@ -1,0 +1,465 @@
+"""Batches hold what the slides hold, whoever makes them, and every row once."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import stformat as stf
+from stformat import kernels
+from stformat.errors import (
+    CorruptStoreError,
+    GeneLookupError,
+    NoImageError,
+    NotAStoreError,
+    SlidesDifferError,
+    StoreReplaced,
+)
+from stformat.loader import Augmentation, TileLoader, balanced_weights
+from stformat.loader.pixels import HeldRegion, HeldTiles
+from stformat.store.arrays import ArrayReader
+from stformat.store.reader import open_slide
+
+SMALL = {"tile_px": 40, "batch_size": 32, "buffer_bytes": 2_000_000}
+N_ROWS = 60 + 250 + 70
+
+
+def load(sources, **options) -> TileLoader:
+    return TileLoader(sources, **SMALL | options)
+
+
+def rows_of(batches) -> list[tuple[int, int]]:
+    return [
+        pair
+        for batch in batches
+        for pair in zip(batch["slide"].tolist(), batch["row"].tolist(), strict=True)
+    ]
+
+
+def equal_all(same, one, other) -> bool:
+    return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_the_public_name_is_this_one():
+    assert stf.TileLoader is TileLoader
+
+
+# ---- what batches hold
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"mpp": 0.8},
+        {"mpp": 0.3},
+        {"mpp": 1.0, "genes": ["G7", "G2"], "normalize": "log1p"},
+        {"expression": "csr", "normalize": "log1p", "target_sum": 50.0},
+        {"expression": "csr", "genes": ["G7", "G2", "G9"]},
+        {"expression": None},
+        {"tile_px": None, "normalize": "log1p"},
+        {"buffer_bytes": 1, "batch_size": 7},
+        {"buffer_bytes": 2**30, "workers": 3},
+        {"workers": 0},
+        {"shuffle": False},
+    ],
+    ids=str,
+)
+def test_batches_hold_what_slides_hold(paths, slides, options):
+    loader = load(paths, **options)
+    assert len(loader) == -(-N_ROWS // loader.plan(0).batch_size)
+    batches = list(loader)
+    assert [batch["batch_index"] for batch in batches] == list(range(len(loader)))
+    assert sorted(rows_of(batches)) == [
+        (slide, row) for slide, n in enumerate((60, 250, 70)) for row in range(n)
+    ]
+    tile_px = options.get("tile_px", SMALL["tile_px"])
+    how = {name: options[name] for name in ("normalize", "target_sum") if name in options}
+    for batch in batches:
+        assert set(batch) == {"slide", "row", "x", "y", "epoch", "batch_index"} | (
+            {"tile"} if tile_px else set()
+        ) | ({"expression"} if options.get("expression", "dense") else set())
+        for number, slide in enumerate(slides):
+            here = batch["slide"] == number
+            rows = batch["row"][here]
+            xy = np.column_stack([batch["x"], batch["y"]])[here]
+            np.testing.assert_array_equal(xy, slide.centers_px(rows))
+            if tile_px:
+                tiles = slide.tiles(tile_px, mpp=options.get("mpp"), rows=rows)
+                np.testing.assert_array_equal(batch["tile"][here], tiles[:])
+            if "expression" in batch:
+                expression = batch["expression"]
+                if options.get("expression") == "csr":
+                    expression = expression.toarray()
+                wanted = slide.expression(rows, options.get("genes"), **how)
+                np.testing.assert_array_equal(expression[here], wanted)
+
+
+def test_overlapping_tiles_are_cut_from_the_region_that_they_lie_in(paths):
+    """Both ways to hold pixels occur, else the test above shows half of what it seems to."""
+    loader = load(paths)
+    held = []
+    original = HeldRegion.cut, HeldTiles.cut
+    with pytest.MonkeyPatch.context() as patched:
+        for kind, cut in zip((HeldRegion, HeldTiles), original, strict=True):
+            patched.setattr(
+                kind, "cut", lambda self, *a, _cut=cut: (held.append(type(self)), _cut(self, *a))
+            )
+        list(loader)
+    assert set(held) == {HeldRegion, HeldTiles}
+
+
+def test_counts_that_are_fractions(store):
+    path = store("fractions")
+    batches = list(load([path], normalize="log1p"))
+    with open_slide(path) as slide:
+        for batch in batches:
+            wanted = slide.expression(batch["row"], normalize="log1p")
+            np.testing.assert_array_equal(batch["expression"], wanted)
+
+
+def test_a_panel_says_what_was_measured(store, half_panel):
+    sources = [store("bins"), store("other-genes")]
+    panel = half_panel(("G3", "G25", "nowhere", "G1"))
+    for expression in ("dense", "csr"):
+        loader = load(sources, genes=panel, expression=expression)
+        assert loader.gene_keys == panel.keys
+        for batch in loader:
+            values = batch["expression"]
+            values = values if expression == "dense" else values.toarray()
+            for number, source in enumerate(sources):
+                here = batch["slide"] == number
+                with open_slide(source) as slide:
+                    known = [key in slide.var.index for key in panel.keys]
+                    keys = np.array(panel.keys)[known].tolist()
+                    wanted = slide.expression(batch["row"][here], keys)
+                assert (batch["measured"][here] == known).all()
+                np.testing.assert_array_equal(values[here][:, known], wanted)
+                assert not values[here][:, ~np.array(known)].any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", None])
+def test_augmented_tiles_are_their_definition(paths, slides, dtype):
+    augment = Augmentation(stain_scale=0.1, stain_shift=0.05, brightness=0.1)
+    output = {"dtype": dtype, "mean": [0.7, 0.5, 0.7], "std": [0.2, 0.3, 0.2]} if dtype else {}
+    loader = load(paths, augment=augment, expression=None, seed=5, **output)
+    loader.set_epoch(3)
+    for batch in loader:
+        assert batch["epoch"] == 3
+        tiles = np.stack(
+            [
+                slides[slide].tiles(40)[row]
+                for slide, row in zip(batch["slide"].tolist(), batch["row"].tolist(), strict=True)
+            ]
+        )
+        changes = augment.draw(
+            seed=5, epoch=3, slide=batch["slide"], row=batch["row"],
+            occurrence=np.zeros_like(batch["row"]),
+        )  # fmt: skip
+        tiles = kernels.change_stains(tiles, changes.stains)
+        if dtype:
+            wanted = kernels.tiles_to_float(
+                tiles, flips=changes.flips, turns=changes.turns, **output
+            )
+        else:
+            as_floats = kernels.tiles_to_float(
+                tiles, scale=1.0, flips=changes.flips, turns=changes.turns
+            )
+            wanted = as_floats.astype(np.uint8)
+        np.testing.assert_array_equal(batch["tile"], wanted)
+
+
+def test_fluorescence_of_four_channels(store):
+    with open_slide(store("fluorescence")) as slide:
+        for batch in load([slide], dtype="float32"):
+            tiles = kernels.tiles_to_float(slide.tiles(40, rows=batch["row"])[:])
+            np.testing.assert_array_equal(batch["tile"], tiles)
+
+
+# ---- which rows
+
+
+def test_rows_of_a_split_are_loaded_and_no_others(paths):
+    mask = np.arange(250) % 3 == 0
+    loader = load(paths, rows=[[5, 2, 9], mask, None])
+    expected = [(0, 2), (0, 5), (0, 9), *((1, row) for row in np.flatnonzero(mask))]
+    expected += [(2, row) for row in range(70)]
+    assert sorted(rows_of(loader)) == expected
+    with pytest.raises(ValueError, match="row 5 several times"):
+        load(paths, rows=[[5, 5], None, None])
+    with pytest.raises(IndexError, match="60"):
+        load(paths, rows=[[60], None, None])
+
+
+def test_no_rows_make_no_batches(paths):
+    loader = load(paths, rows=[[], [], []])
+    assert len(loader) == 0
+    assert list(loader) == []
+
+
+def test_every_epoch_has_its_own_order_and_the_seed_decides(paths, same):
+    loader = load(paths, seed=1)
+    epochs = [list(loader) for _ in range(3)]
+    assert loader.epoch == 3
+    orders = [rows_of(epoch) for epoch in epochs]
+    assert orders[0] != orders[1] != orders[2]
+    again = load(paths, seed=1)
+    again.set_epoch(1)
+    assert equal_all(same, list(again), epochs[1])
+    assert rows_of(load(paths, seed=2)) != orders[0]
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_ranks_share_an_epoch(paths, drop_last):
+    loaders = [load(paths, rank=rank, world_size=3, drop_last=drop_last) for rank in range(3)]
+    shares = [list(loader) for loader in loaders]
+    every = Counter(row for share in shares for row in rows_of(share))
+    assert set(every.values()) == {1}
+    assert [len(share) for share in shares] == [len(loader) for loader in loaders]
+    if drop_last:
+        assert {len(batch["row"]) for share in shares for batch in share} == {32}
+        assert len(set(map(len, shares))) == 1
+    else:
+        assert len(every) == N_ROWS
+    whole = load(paths, drop_last=drop_last)
+    assert rows_of(whole.share(1, 3)) == rows_of(shares[1])
+
+
+def test_drawn_rows_follow_their_weights(paths):
+    labels = [["tumour"] * 60, ["stroma"] * 200 + ["tumour"] * 50, [None] * 70]
+    loader = load(paths, weights=balanced_weights(labels), n_draws=2000, buffer_bytes=10**8)
+    assert loader.n_rows == 2000
+    rows = rows_of(loader)
+    assert len(rows) == 2000
+    drawn = Counter(labels[slide][row] for slide, row in rows)
+    assert set(drawn) == {"tumour", "stroma"}
+    assert abs(drawn["tumour"] - 1000) < 120
+    assert max(Counter(rows).values()) > 5
+
+
+def test_a_row_drawn_twice_is_the_same_tile_changed_otherwise(paths, slides):
+    weights = [np.eye(60)[7], 0, 0]
+    loader = load(paths, weights=weights, n_draws=64, augment=Augmentation(), dtype="float32")
+    batches = list(loader)
+    assert set(rows_of(batches)) == {(0, 7)}
+    tile = kernels.tiles_to_float(slides[0].tiles(40)[[7]])[0]
+    every = {np.rot90(flipped, turn, axes=(1, 2)).tobytes()
+             for flipped in (tile, tile[:, :, ::-1]) for turn in range(4)}  # fmt: skip
+    found = {one.tobytes() for batch in batches for one in batch["tile"]}
+    assert found == every
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0], "3 slides"),
+        ([np.ones(59), 1, 1], "each of the 60 rows"),
+        ([-1.0, 1, 1], "not negative"),
+        ([np.nan, 1, 1], "finite"),
+        ([0, 0, 0], "not all be zero"),
+    ],
+)
+def test_impossible_weights_are_refused(paths, weights, message):
+    with pytest.raises(ValueError, match=message):
+        load(paths, weights=weights)
+
+
+# ---- who makes them
+
+
+@pytest.mark.parametrize("workers", [0, 2, 5])
+def test_threads_do_not_change_batches(paths, same, workers):
+    assert equal_all(same, list(load(paths, workers=workers)), list(load(paths)))
+
+
+@pytest.mark.parametrize("n_processes", [2, 3])
+def test_processes_make_the_batches_that_one_makes(paths, same, n_processes):
+    options = {"buffer_bytes": 300_000}
+    expected = list(load(paths, **options))
+    found = {}
+    for process in range(n_processes):
+        made = list(load(paths, **options).iter_share(process, n_processes))
+        indices = [batch["batch_index"] for batch in made]
+        assert indices == sorted(indices)
+        found |= dict(zip(indices, made, strict=True))
+    assert equal_all(same, [found[index] for index in sorted(found)], expected)
+
+
+def test_a_pass_goes_on_after_any_batch(paths, same):
+    first, resumed = load(paths), load(paths, workers=0)
+    expected = [*first, *first]
+    n = len(first)
+    for stop in range(n + 1):
+        first.set_epoch(0)
+        passing = iter(first)
+        for _ in range(stop):
+            next(passing)
+        state = pickle.loads(pickle.dumps(first.state_dict()))  # noqa: S301 - our own
+        passing.close()
+        resumed.load_state_dict(state)
+        assert equal_all(same, list(resumed), expected[stop:n])
+    assert equal_all(same, list(resumed), expected[n:])
+
+
+def test_a_state_of_another_order_is_refused(paths):
+    state = load(paths).state_dict()
+    with pytest.raises(ValueError, match="same order"):
+        load(paths, batch_size=31).load_state_dict(state)
+
+
+def test_a_pass_that_ends_early_leaves_the_next_epoch(paths):
+    loader = load(paths)
+    for batch in loader:
+        assert batch["epoch"] == 0
+        break
+    assert {batch["epoch"] for batch in loader} == {1}
+
+
+def test_a_loader_pickles(paths, same):
+    with load(paths) as loader:
+        expected = list(loader)
+        again = pickle.loads(pickle.dumps(load(paths)))  # noqa: S301 - our own
+        assert equal_all(same, list(again), expected)
+
+
+def test_slides_may_be_given_open_and_closed(paths, same):
+    opened = [open_slide(path) for path in paths]
+    loader = load(opened, max_open=1)
+    for slide in opened:
+        slide.close()
+    assert equal_all(same, list(loader), list(load(paths)))
+
+
+# ---- cost and end
+
+
+def test_a_chunk_is_decoded_once_for_a_block(paths, monkeypatch):
+    """With a buffer for everything each slide is one block, so each chunk comes once an epoch."""
+    loader = load(paths[1:], buffer_bytes=2**30, expression=None)
+    decoded = Counter()
+    original = ArrayReader.visit_chunks
+
+    def spy(self, chunks, visit):
+        if self.path.startswith("images"):
+            decoded.update((self.path, id(self), chunk) for chunk in chunks.tolist())
+        original(self, chunks, visit)
+
+    monkeypatch.setattr(ArrayReader, "visit_chunks", spy)
+    list(loader)
+    assert set(decoded.values()) == {1}
+    assert len(decoded) > 10
+
+
+def loader_threads() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("stformat-loader", "stformat-ahead"))]
+
+
+def test_an_early_end_leaves_no_thread(paths):
+    for _ in load(paths, buffer_bytes=100_000, workers=2):
+        assert loader_threads()
+        break
+    assert not loader_threads()
+    passing = iter(load(paths, buffer_bytes=100_000))
+    next(passing)
+    with pytest.raises(KeyboardInterrupt):
+        passing.throw(KeyboardInterrupt)
+    assert not loader_threads()
+
+
+def test_what_goes_wrong_names_its_slide(paths, tmp_path):
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(paths[1], copy)
+    shard = copy / "images/he/s0/c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[10] ^= 0x10
+    shard.write_bytes(content)
+    for workers in (0, 2):
+        loader = load([paths[0], copy], workers=workers)
+        with pytest.raises(CorruptStoreError) as caught:
+            list(loader)
+        assert caught.value.__notes__ == ["while reading slide 1, bins"]
+        assert not loader_threads()
+
+
+def test_a_store_that_is_replaced_is_not_mixed_with_its_successor(paths, store, tmp_path):
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(paths[0], copy)
+    loader = load([copy])
+    loader.close()
+    shutil.rmtree(copy)
+    shutil.copytree(store("bins"), copy)
+    with pytest.raises(StoreReplaced):
+        list(loader)
+
+
+# ---- what is refused before an epoch
+
+
+@pytest.mark.parametrize(
+    ("kinds", "options", "error", "message"),
+    [
+        (("spots", "fluorescence"), {}, SlidesDifferError, "fluorescence: .* 3 channels of uint8"),
+        (("spots", "other-genes"), {}, SlidesDifferError, "21 genes, others than its 30"),
+        (("spots", "reversed"), {}, SlidesDifferError, "in another order; name genes"),
+        (("spots", "no-image"), {}, NoImageError, "image"),
+        (("spots", "unknown-mpp"), {"mpp": 0.5}, ValueError, "mpp is known"),
+        (("spots", "other-genes"), {"genes": ["G25"]}, GeneLookupError, "G25"),
+        (("fluorescence",), {"augment": Augmentation(brightness=0.1)}, ValueError, "three channel"),
+        (("spots",), {"dtype": "float32", "mean": [0.5]}, ValueError, "mean must have one number"),
+        (("spots",), {"dtype": "int8"}, TypeError, "float32 or float16"),
+    ],
+)
+def test_slides_that_do_not_go_together_are_refused(store, kinds, options, error, message):
+    with pytest.raises(error, match=message):
+        load([store(kind) for kind in kinds], **options)
+
+
+def test_slides_of_other_genes_give_tiles_without_expression(store):
+    loader = load([store("spots"), store("other-genes"), store("reversed")], expression=None)
+    assert loader.n_rows == 60 + 40 + 40
+    without_tiles = load([store("spots"), store("no-image")], tile_px=None)
+    assert without_tiles.n_rows == 60 + 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"rank": 2, "world_size": 2}, "rank must be from 0 to 1"),
+        ({"expression": "coo"}, "expression must be"),
+        ({"normalize": "sqrt"}, "normalize must be"),
+        ({"device": "tpu"}, "device must be"),
+        ({"tile_px": 0}, "tile_px must be at least 1"),
+        ({"tile_px": None, "expression": None}, "tiles, expression or both"),
+        ({"tile_px": None, "mpp": 0.5}, "mpp must come with tiles"),
+        ({"expression": None, "genes": ["G1"]}, "must come with expression"),
+        ({"target_sum": 0.0}, "target_sum must be positive"),
+        ({"mean": [0.5] * 3}, "must come with a dtype"),
+        ({"n_draws": 3}, "must come with weights"),
+        ({"rows": [None]}, "3 slides"),
+        ({"device": "cuda", "expression": "csr"}, "dense on a GPU"),
+    ],
+    ids=str,
+)
+def test_impossible_arguments_are_refused(paths, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(paths, **options)
+
+
+def test_no_slides_and_no_store_are_refused(paths, tmp_path):
+    with pytest.raises(ValueError, match="at least one slide"):
+        load([])
+    with pytest.raises(ValueError, match="at least one slide"):
+        load(str(paths[0]))
+    with pytest.raises(NotAStoreError):
+        load([paths[0], tmp_path / "nothing"])
+    with pytest.raises(TypeError, match="list of names"):
+        load(paths, genes="ERBB2")
