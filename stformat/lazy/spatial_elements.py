@@ -1,4 +1,4 @@
-"""A slide as a SpatialData object whose image and counts stay in the store."""
+"""A slide as a SpatialData object whose image, and counts on request, stay in the store."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ CHUNK_PX = 1024
 _CONTAINER = "spatialdata_attrs"
 
 
-def to_spatialdata(slide: Slide, *, tables: Sequence[str] | None = None) -> SpatialData:
-    """Show a slide as a SpatialData object; the image and the counts are read where they are used.
+def to_spatialdata(
+    slide: Slide, *, tables: Sequence[str] | None = None, backed: bool = False
+) -> SpatialData:
+    """Show a slide as a SpatialData object whose pixels are read where they are used.
 
     Needs the extra ``spatialdata``.
 
@@ -38,6 +40,10 @@ def to_spatialdata(slide: Slide, *, tables: Sequence[str] | None = None) -> Spat
         The slide, whichever table it is bound to. It must stay open while the result is used.
     tables : sequence of str, optional
         Names of the tables to take, each with its region; by default all.
+    backed : bool, default: False
+        Leave the counts in the store too: ``X`` is then a dask array of sparse blocks, see
+        `stformat.counts_as_dask`. Queries, joins and writing take it; spatialdata-plot 0.4 colours
+        by a gene only where counts are in memory: ``sdata[name] = sdata[name].to_memory()``.
 
     Returns
     -------
@@ -46,7 +52,7 @@ def to_spatialdata(slide: Slide, *, tables: Sequence[str] | None = None) -> Spat
 
         - the image, as dask arrays: a DataTree of its levels, or a DataArray where there is one;
         - the regions of the tables and the annotations, as GeoDataFrames;
-        - the tables, ``X`` a dask array of sparse blocks (see `stformat.counts_as_dask`).
+        - the tables, ``X`` a ``csr_matrix`` of raw counts.
 
         All are placed in ``global``, full-resolution pixels, and where the mpp is known in
         ``microns``. Rows annotate their shapes by ``region`` and ``spot_id``.
@@ -67,9 +73,8 @@ def to_spatialdata(slide: Slide, *, tables: Sequence[str] | None = None) -> Spat
 
     Notes
     -----
-    SpatialData holds shapes, ``obs`` and ``var`` in memory: some 0.5 kB a row of the tables taken.
-    It opens the store by its path too, and then loads the counts as well, and reads pixels without
-    verifying them.
+    In memory are the shapes, ``obs`` and ``var`` of the tables taken, as SpatialData asks, and,
+    unless `backed`, the counts: 8 bytes a stored value.
 
     Examples
     --------
@@ -96,7 +101,7 @@ def to_spatialdata(slide: Slide, *, tables: Sequence[str] | None = None) -> Spat
     return spatialdata.SpatialData(
         images=_images(slide),
         shapes=shapes,
-        tables={name: annotated_matrix(table, backed=True) for name, table in bound.items()},
+        tables={name: annotated_matrix(table, backed=backed) for name, table in bound.items()},
         # What another tool does to them must not reach the open store.
         attrs=deepcopy({key: value for key, value in attributes.items() if key != _CONTAINER}),
     )

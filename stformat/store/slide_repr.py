@@ -114,5 +114,4 @@ def _png(image: NDArray[np.unsignedinteger]) -> bytes:
     else:
         brightest = image.max(axis=0).astype(np.float64)
         pixels = np.round(brightest * (255 / max(1.0, brightest.max()))).astype(np.uint8)
-    encoded: bytes = png_encode(pixels)
-    return encoded
+    return bytes(png_encode(pixels))
