@@ -5,7 +5,7 @@ Specification: https://anndata.readthedocs.io/en/stable/fileformat-prose.html
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.errors import CountsError, Problem
+from stformat.sources._packed_text import MAX_WIDTH, pack_texts
 
-__all__ = ["ArrayNode", "Frame", "GroupNode", "array_of", "group_of", "read_frame", "read_scalar"]
+__all__ = [
+    "ArrayNode",
+    "Frame",
+    "GroupNode",
+    "array_of",
+    "group_of",
+    "read_frame",
+    "read_rows",
+    "read_scalar",
+]
 
 MAX_ROWS = np.iinfo(np.int32).max
 """A matrix has at most so many rows and columns."""
@@ -74,8 +84,8 @@ class Frame:
     where: str
     """File and path in it, for messages."""
 
-    index: NDArray[np.object_]
-    """(n,) str."""
+    index: NDArray[np.object_] | NDArray[np.bytes_]
+    """(n,) str, or UTF-8 of fixed width."""
 
     names: tuple[str, ...]
     """Names of the columns."""
@@ -178,6 +188,46 @@ def read_frame(group: GroupNode) -> Frame:
     CountsError
         If it is no dataframe of version 0.2.0, which anndata has written since 0.8.
     """
+    _check_encoding(group)
+    names = np.concatenate([np.zeros(0, dtype=object), *_index_blocks(group)])
+    return _frame(group, names)
+
+
+def read_rows(group: GroupNode) -> Frame:
+    """Read the index of a dataframe of millions of rows; its columns are read later.
+
+    Parameters
+    ----------
+    group : GroupNode
+        ``obs``.
+
+    Returns
+    -------
+    Frame
+        As `read_frame`, with an index of bytes.
+
+    Raises
+    ------
+    CountsError
+        As there; or if a name has more than 256 bytes, or a zero byte.
+    """
+    _check_encoding(group)
+    packed = [np.zeros(0, dtype="S1")]
+    for block in _index_blocks(group):
+        names = pack_texts(block.tolist())
+        is_cut = any("\0" in name for name in block)
+        if is_cut or names.dtype.itemsize > MAX_WIDTH:
+            found = "a zero byte in one" if is_cut else f"one of {names.dtype.itemsize} bytes"
+            raise _structure(
+                f"{group.where}/{group.attributes['_index']}",
+                f"names of rows must be texts of at most {MAX_WIDTH} bytes",
+                found,
+            )
+        packed.append(names)
+    return _frame(group, np.concatenate(packed))
+
+
+def _check_encoding(group: GroupNode) -> None:
     encoding = group.attributes.get("encoding-type"), group.attributes.get("encoding-version")
     if encoding != ("dataframe", "0.2.0"):
         raise CountsError(
@@ -189,13 +239,29 @@ def read_frame(group: GroupNode) -> Frame:
                 "write the file again with anndata 0.8 or later",
             )
         )
-    index_name = group.attributes.get("_index")
-    if not isinstance(index_name, str):
-        raise _structure(group.where, "the attribute _index must name the index", repr(index_name))
-    index = _read_column(group, index_name, None)
-    n_rows = len(index)
-    names = np.empty(n_rows, dtype=object)
-    names[:] = ["" if name is None else str(name) for name in index.tolist()]
+
+
+def _index_blocks(group: GroupNode) -> Iterator[NDArray[np.object_]]:
+    """Yield the index as str, in blocks."""
+    name = group.attributes.get("_index")
+    if not isinstance(name, str):
+        raise _structure(group.where, "the attribute _index must name the index", repr(name))
+    node = _member(group, name)
+    if isinstance(node, ArrayNode):
+        _check_column(node)
+        read, n_rows = node.read, node.shape[0]
+    else:
+        values = _read_column(group, name, None)
+        read, n_rows = (lambda start, stop: values[start:stop]), len(values)
+    for start in range(0, n_rows, _BLOCK):
+        values = read(start, min(n_rows, start + _BLOCK))
+        block = np.empty(len(values), dtype=object)
+        block[:] = ["" if name is None else str(name) for name in values.tolist()]
+        yield block
+
+
+def _frame(group: GroupNode, names: NDArray[np.object_] | NDArray[np.bytes_]) -> Frame:
+    n_rows = len(names)
     columns = group.attributes.get("column-order", ())
     known = tuple(str(name) for name in np.asarray(columns, dtype=object).ravel().tolist())
     return Frame(
@@ -231,10 +297,14 @@ def _read_column(group: GroupNode, name: str, n_rows: int | None) -> NDArray[Any
 
 
 def _read_all(node: ArrayNode) -> NDArray[Any]:
+    _check_column(node)
+    return node.read(0, node.shape[0])
+
+
+def _check_column(node: ArrayNode) -> None:
     if len(node.shape) != 1 or node.shape[0] > MAX_ROWS or node.dtype.kind not in "biufO":
         found = f"{node.dtype} of shape {node.shape}"
         raise _structure(node.where, "an array of one axis of numbers or texts is needed", found)
-    return node.read(0, node.shape[0])
 
 
 def _read_categorical(group: GroupNode) -> NDArray[np.object_]:

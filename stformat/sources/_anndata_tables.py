@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from stformat.genes.keys import parse_ensembl, split_ids_and_names, unique_keys
 from stformat.model import Genes, Note, Spots, Table
 from stformat.sources._anndata import Frame
 from stformat.sources._anndata_matrix import Matrix, MatrixSummary, counts_of_matrix
-from stformat.sources._counts_10x import GENES, check_rows
+from stformat.sources._counts_10x import GENES, check_packed_rows, check_rows
 from stformat.sources._notes import counted, named
 from stformat.sources._visium_tables import table_name
 
@@ -102,7 +102,10 @@ def build_tables(
                 f"{found[0]} x {found[1]}, and a matrix of {parts.shape[0]} x {parts.shape[1]}",
             )
         )
-    check_rows(parts.where, tuple(spots.barcodes.tolist()))
+    if spots.barcodes.dtype.kind == "S":
+        check_packed_rows(parts.where, cast("NDArray[np.bytes_]", spots.barcodes))
+    else:
+        check_rows(parts.where, tuple(spots.barcodes.tolist()))
     genes, gene_notes = _read_genes(parts.var, key_kind)
     types = set(genes.feature_type.tolist())
     kinds = sorted(types, key=lambda kind: (kind != GENES, kind))
@@ -146,9 +149,9 @@ def _read_genes(
     ids = var.text("gene_id", "gene_ids", "ensembl_id", "feature_id")
     symbols = var.text("gene_name", "gene_names", "gene_symbol", "gene_symbols", "feature_name")
     kind = given_kind or kind_of_keys(gene_id)
-    if given_kind is None and _agree(symbols, var.index):
+    if given_kind is None and _agree(symbols, names):
         kind = "gene_name"
-    elif given_kind is None and _agree(ids, var.index):
+    elif given_kind is None and _agree(ids, names):
         kind = "gene_id"
     if ids is not None:
         parsed = [None if text is None else parse_ensembl(text) for text in ids.tolist()]
@@ -175,9 +178,12 @@ def _read_genes(
     return genes, (Note(code="genes.repeated-names", message=message, count=n_renamed),)
 
 
-def _agree(column: NDArray[np.object_] | None, index: NDArray[np.object_]) -> bool:
+def _agree(column: NDArray[np.object_] | None, names: list[str]) -> bool:
     """Whether a column repeats the index, for more than half of the rows."""
-    return column is not None and 2 * int(np.count_nonzero(column == index)) > len(index)
+    if column is None:
+        return False
+    n_same = sum(bool(one == other) for one, other in zip(column.tolist(), names, strict=True))
+    return bool(2 * n_same > len(names))
 
 
 def _some_genes(genes: Genes, columns: NDArray[np.int64]) -> Genes:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.model import Image, Note
+from stformat.sources._packed_text import texts_of
 
 __all__ = ["counted", "named", "outside_notes", "unmatched_notes"]
 
@@ -103,7 +104,9 @@ def unmatched_notes(
 
 
 def outside_notes(
-    xy: NDArray[np.float64], barcodes: NDArray[np.object_], image: Image | None
+    xy: NDArray[np.float64],
+    barcodes: NDArray[np.object_] | NDArray[np.bytes_],
+    image: Image | None,
 ) -> tuple[Note, ...]:
     """Say which spots have their centre outside the image.
 
@@ -111,7 +114,7 @@ def outside_notes(
     ----------
     xy : (n, 2) ndarray of float64
         Centres in pixels of the image, columns ``(x, y)``.
-    barcodes : (n,) ndarray of str
+    barcodes : (n,) ndarray of str or bytes
         Their names.
     image : Image or None
         The image; without one nothing is outside.
@@ -131,6 +134,6 @@ def outside_notes(
     spots = counted(n_outside, "spot has its centre", "spots have their centres")
     message = (
         f"{spots} outside the image of {width} x {height} px: "
-        f"{named(barcodes[is_outside].tolist())}."
+        f"{named(texts_of(barcodes[is_outside]))}."
     )
     return (Note(code="spots.outside-image", message=message, count=n_outside),)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stformat.errors import InputError, Problem
 
-__all__ = ["pack_texts", "packed_blocks", "unpack"]
+__all__ = ["MAX_WIDTH", "pack_texts", "packed_blocks", "texts_of", "unpack"]
 
 MAX_WIDTH = 256
 """Longest name in bytes."""
@@ -37,6 +37,18 @@ def unpack(names: NDArray[np.bytes_]) -> list[str]:
     ['AAAC-1']
     """
     return [name.decode() for name in names.tolist()]
+
+
+def texts_of(names: NDArray[np.object_] | NDArray[np.bytes_]) -> list[str]:
+    """Return names as texts, whichever way they are held.
+
+    Examples
+    --------
+    >>> texts_of(np.array([b"AAAC-1"])), texts_of(np.array(["AAAC-1"], dtype=object))
+    (['AAAC-1'], ['AAAC-1'])
+    """
+    is_packed = names.dtype.kind == "S"
+    return [name.decode() for name in names.tolist()] if is_packed else names.tolist()
 
 
 def packed_blocks(

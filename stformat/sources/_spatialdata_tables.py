@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from stformat.errors import InputError, PositionsError, Problem
 from stformat.model import Note
-from stformat.sources._anndata import Frame, GroupNode, array_of, group_of, read_frame
+from stformat.sources._anndata import Frame, GroupNode, array_of, group_of, read_frame, read_rows
 from stformat.sources._anndata_matrix import Matrix, open_matrix, summarize
 from stformat.sources._anndata_tables import AnnDataParts
 from stformat.sources._notes import named, unmatched_notes
+from stformat.sources._packed_text import texts_of
 from stformat.sources._spatialdata_container import Container, table_node
 
 __all__ = ["Annotation", "JoinedRows", "choose_annotations", "join_rows", "table_parts"]
@@ -171,7 +172,7 @@ def table_parts(container: Container, name: str) -> AnnDataParts:
 
     return AnnDataParts(
         where=node.where,
-        obs=read_frame(group_of(node, "obs")),
+        obs=read_rows(group_of(node, "obs")),
         var=read_frame(group_of(node, "var")),
         opened=opened,
         shape=matrix.shape,
@@ -224,7 +225,7 @@ def join_rows(obs: Frame, annotation: Annotation, index: pd.Index[Any]) -> Joine
     joined = places[has_place]
     if len(np.unique(joined)) < len(joined):
         raise _join_error(obs, "a shape must have one row", "two rows of one shape")
-    without_place = obs.index[rows[~has_place]].tolist()
+    without_place = texts_of(obs.index[rows[~has_place]])
     is_counted = np.zeros(len(index), dtype=np.bool_)
     is_counted[joined] = True
     without_counts = [str(key) for key in index[~is_counted].tolist()]

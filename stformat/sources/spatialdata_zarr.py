@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Literal
 
-import numpy as np
-
 from stformat.errors import InputError, Problem
 from stformat.model import Descriptors, Image, Note, Outlines, SlideRecord, SourceFile, Table
 from stformat.sources._bytes import source_directory
@@ -220,7 +218,7 @@ def _outlines(
 
 
 def _outside(table: Table, image: Image | None) -> tuple[Note, ...]:
-    return outside_notes(table.spots.xy, np.asarray(table.spots.barcodes, dtype=object), image)
+    return outside_notes(table.spots.xy, table.spots.barcodes, image)
 
 
 def _slide_id(container: Container) -> str:

@@ -36,7 +36,7 @@ KINDS = {
 def whole(tmp_path_factory):
     """A store whose image has two shards at level 0."""
     folder = tmp_path_factory.mktemp("rot")
-    slide = make_slide(height=120, width=4200, n_genes=40, pitch_px=60.0, seed=5)
+    slide = make_slide(height=120, width=4200, n_genes=40, pitch_px=40.0, seed=5)
     source = write_legacy_st(slide, folder / "source")
     return stformat.convert_slide(source, folder / "slide.zarr")
 
