@@ -31,9 +31,9 @@ def open_datatree(
     -------
     xarray.DataTree
         Children ``s0`` (full resolution), ``s1``, ... Each has ``image (c, y, x)``, uint8 or
-        uint16; index coordinates ``c`` (names of the channels) and ``y``, ``x``: centres of the
-        level's pixels in full-resolution pixels, ``(i + 0.5) * 2**level``; and, where the mpp is
-        known, ``y_um`` and ``x_um`` along them.
+        uint16, and coordinates that select: ``c`` (names of the channels); ``y`` and ``x``, centres
+        of the level's pixels in full-resolution pixels, ``(i + 0.5) * 2**level``; and, where the
+        mpp is known, ``y_um`` and ``x_um``, the same in microns.
 
         Attributes of the root: ``slide_id``, ``technology``, and ``mpp`` where known.
 
@@ -52,7 +52,9 @@ def open_datatree(
     Notes
     -----
     Opening reads metadata only; indexing reads the image chunks that the wanted rows and columns
-    touch. Closing the tree closes a slide that was opened here from a path, never one given.
+    touch, each once. In memory are then the result, the slide's cache of chunks and a chunk a
+    thread, also for a strided read, ``image[:, ::16, ::16]``. Closing the tree closes a slide that
+    was opened here from a path, never one given.
 
     Examples
     --------
@@ -67,6 +69,12 @@ def open_datatree(
     ...     part = tree["s1"]["image"].sel(y=slice(100, 200), x=slice(300, 400))
     ...     list(tree.children), part.to_numpy().shape, float(part["x"][0])
     (['s0', 's1'], (3, 50, 50), 301.0)
+
+    A millimetre of it:
+
+    >>> with stf.open_datatree(path) as tree:
+    ...     tree["s0"].image.sel(x_um=slice(500, 1500)).sizes["x"], round(tree.attrs["mpp"], 3)
+    (550, 1.818)
     """
     return xr.open_datatree(
         # xarray hands what it is given to the engine; its annotation knows of files only.
