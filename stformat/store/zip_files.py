@@ -252,7 +252,7 @@ class ZipFiles:
         members: dict[str, _Member] = {}
         infos.sort(key=lambda info: info.header_offset)
         stops = [*(info.header_offset for info in infos[1:]), end]
-        for info, stop in zip(infos, stops, strict=True):
+        for info, stop in zip(infos, stops, strict=False):  # of no members, none is the last
             path = info.filename
             self._check(info)
             if path in members:

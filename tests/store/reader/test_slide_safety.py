@@ -99,12 +99,6 @@ def test_rows_that_do_not_fit_their_table_are_damage(copy, edit_json, recommit):
             slide.rows(["1x1"])
 
 
-@pytest.mark.parametrize("name", ["https://host/s.zarr", "s3://bucket/s.zarr", "slide.zarr.zip"])
-def test_what_is_not_local_is_refused_by_name(name):
-    with pytest.raises(UnsupportedStoreError, match="local directories"):
-        open_slide(name)
-
-
 def test_nothing_there(tmp_path):
     with pytest.raises(NotAStoreError):
         open_slide(tmp_path / "nothing")

@@ -1,0 +1,176 @@
+"""Real servers on loopback: nginx, and an object store that speaks S3."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CONFIGURATION = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    default_type application/octet-stream;
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    log_format requests '$request_method $uri $status $body_bytes_sent';
+    gzip on; gzip_types *; gzip_min_length 1;
+    server {{
+        listen 127.0.0.1:{port};
+        root {folder}/served;
+        access_log {folder}/access.log requests;
+        location /closed/ {{ deny all; }}
+        location /whole/ {{ alias {folder}/served/; max_ranges 0; }}
+        location /guarded/ {{
+            alias {folder}/served/;
+            auth_basic "stores"; auth_basic_user_file {folder}/users;
+        }}
+    }}
+}}
+"""
+
+
+MAY_READ = """{
+    "Version": "2012-10-17",
+    "Statement": [{"Effect": "Allow", "Action": ["s3:*"], "Resource": ["*"]}]
+}"""
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """A running nginx."""
+
+    url: str
+    folder: Path
+    """Its folder; ``served`` below it is what it serves."""
+
+    def requests(self) -> list[list[str]]:
+        """Method, path, status and bytes of every request so far, and forget them."""
+        time.sleep(0.1)  # a line is written after its answer
+        log = self.folder / "access.log"
+        lines = log.read_text().splitlines()
+        os.truncate(log, 0)
+        return [line.split() for line in lines]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            pytest.fail(f"the server ended with code {process.returncode}")
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("the server did not begin to listen")
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Iterator[Nginx]:
+    """Nginx with the small store as ``slide.zarr``; not root's temporary directory if it is."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("nginx is not installed: install it, on Debian by apt-get install nginx")
+    folder = tmp_path_factory.mktemp("nginx")
+    shutil.copytree(small_store, folder / "served/slide.zarr")
+    # The password "secret" as Apache's MD5 of it.
+    users = subprocess.run(
+        ["openssl", "passwd", "-apr1", "-salt", "salt", "secret"],  # noqa: S607 - from the PATH
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (folder / "users").write_text(f"me:{users.stdout}")
+    port = free_port()
+    (folder / "nginx.conf").write_text(
+        ("user root;" if os.geteuid() == 0 else "") + CONFIGURATION.format(folder=folder, port=port)
+    )
+    process = subprocess.Popen(
+        [program, "-p", folder, "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(port, process)
+        yield Nginx(f"http://127.0.0.1:{port}", folder)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket of an S3 server that asks for credentials."""
+
+    endpoint: str
+    options: dict[str, str]
+    """Storage options that open it."""
+
+
+@pytest.fixture(scope="session")
+def bucket(small_store: Path, packed: Path) -> Iterator[Bucket]:
+    """``s3://slides/study/slide.zarr`` and ``slide.zarr.zip`` on a server on loopback."""
+    boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: uv sync installs it")
+    server = pytest.importorskip("moto.server", reason="moto is not installed: uv sync installs it")
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    account = {
+        "endpoint_url": endpoint,
+        "region_name": "us-east-1",
+        "aws_access_key_id": "root",
+        "aws_secret_access_key": "root",
+    }
+    client = boto3.client("s3", **account)
+    for bucket, grant in (("slides", "private"), ("public", "public-read")):
+        client.create_bucket(Bucket=bucket)
+        for file in small_store.rglob("*"):
+            if file.is_file():
+                key = f"study/slide.zarr/{file.relative_to(small_store).as_posix()}"
+                client.put_object(Bucket=bucket, Key=key, Body=file.read_bytes(), ACL=grant)
+    client.upload_file(os.fspath(packed), "slides", "study/slide.zarr.zip")
+    iam = boto3.client("iam", **account)
+    iam.create_user(UserName="reader")
+    iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=MAY_READ)
+    key = iam.create_access_key(UserName="reader")["AccessKey"]
+    options = {
+        "endpoint": endpoint,
+        "region": "us-east-1",
+        "access_key_id": key["AccessKeyId"],
+        "secret_access_key": key["SecretAccessKey"],
+    }
+    # From here on the server looks at who asks.
+    asked = urllib.request.Request(  # noqa: S310 - loopback
+        f"{endpoint}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
+    )
+    urllib.request.urlopen(asked, timeout=10).close()  # noqa: S310 - loopback
+    try:
+        yield Bucket(endpoint, options)
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def packed(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small store as a zip file."""
+    base = tmp_path_factory.mktemp("packed") / "slide.zarr"
+    path = base.with_name("slide.zarr.zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        files = sorted(file for file in small_store.rglob("*") if file.is_file())
+        for file in sorted(files, key=lambda file: file.name == "commit.json"):
+            archive.write(file, file.relative_to(small_store))
+    return path
