@@ -18,7 +18,7 @@ __all__ = ["BYTES_PER_VALUE", "ordered_blocks", "row_starts", "stop_of_batch"]
 BYTES_PER_VALUE = 8
 """Bytes of a stored value with its column, while its row waits for its place."""
 
-BLOCK_NNZ = 1 << 22
+BLOCK_NNZ = 1 << 20
 """Stored values of a block that is given, unless a single row has more."""
 
 BUCKET_ROWS = 1 << 16
@@ -51,7 +51,7 @@ def ordered_blocks(
     Returns
     -------
     iterator of csr_array
-        Blocks of whole rows with at most about 4 million stored values each, or of one row. The
+        Blocks of whole rows with at most about a million stored values each, or of one row. The
         matrix has been read once when this returns.
 
     Raises

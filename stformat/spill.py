@@ -17,8 +17,8 @@ from stformat.errors import Problem, StoreWriteError, refusals_of
 
 __all__ = ["MEMORY_BYTES", "Pile", "Spill"]
 
-MEMORY_BYTES = 1 << 28
-"""Bytes of arrays that a `Spill` holds in memory before it turns to files: 256 MiB."""
+MEMORY_BYTES = 1 << 26
+"""Bytes of arrays that a `Spill` holds in memory before it turns to files: 64 MiB."""
 
 _BUFFER_BYTES = 1 << 16
 

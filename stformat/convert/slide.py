@@ -101,7 +101,7 @@ def convert_slide(
     Notes
     -----
     Memory: a few hundred rows of the image at every level; then about 100 bytes for each row of a
-    table, and 256 MiB of counts, beyond which they are put in order on disk, beside `target`. Some
+    table, and 64 MiB of counts, beyond which they are put in order on disk, beside `target`. Some
     kinds of source hold their counts in memory as CSR (8 bytes a non-zero count).
 
     Conversions keep a journal of what is finished while they run, so one that was killed can be
