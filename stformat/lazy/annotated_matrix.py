@@ -50,12 +50,12 @@ def to_anndata(
           no counts);
         - ``obs`` by barcode and ``var`` by key: copies of ``slide.obs`` and ``slide.var``;
         - ``obsm["spatial"]``: ``(n_obs, 2)`` float64, centres ``(x, y)`` in full-resolution pixels;
-        - ``uns["spatial"][slide_id]``, as scanpy and squidpy look for it: ``images["hires"]``, the
-          whole image as ``(y, x, c)`` uint8 of at most 2000 pixels (uint16 divided by 257), absent
-          where the slide has none; ``scalefactors``: ``tissue_hires_scalef`` (pixels of that image
-          to a full-resolution one) and ``spot_diameter_fullres`` (median of the diameters, or sides
-          of bins, in full-resolution pixels); ``metadata``: ``technology`` and, where known,
-          ``mpp``;
+        - ``uns["spatial"][slide_id]``, as scanpy and squidpy look for it, where the slide has an
+          image: ``images["hires"]``, the whole of it as ``(y, x, c)`` uint8 of at most 2000 pixels
+          (uint16 divided by 257); ``scalefactors``: ``tissue_hires_scalef`` (its pixels to a
+          full-resolution one) and ``spot_diameter_fullres`` (median of the diameters, or sides of
+          bins, in full-resolution pixels); ``metadata``: ``technology`` and, where known, ``mpp``.
+          Without an image their plots take points: ``squidpy.pl.spatial_scatter(shape=None)``;
         - ``uns["spatialdata_attrs"]``: what makes it a table of a SpatialData object.
 
     Raises
@@ -97,7 +97,9 @@ def to_anndata(
     chosen = None if rows is None else slide.rows(rows)
     columns = None if genes is None else slide.gene_columns(genes)
     table = annotated_matrix(slide, chosen, columns, backed=backed)
-    table.uns["spatial"] = {slide.slide_id: _placed_image(slide, table.obs["spot_id"].to_numpy())}
+    if slide.has_image:
+        spots = table.obs["spot_id"].to_numpy()
+        table.uns["spatial"] = {slide.slide_id: _placed_image(slide, spots)}
     return table
 
 
@@ -146,15 +148,17 @@ def _read_counts(
 def _placed_image(slide: Slide, rows: NDArray[np.int64]) -> dict[str, Any]:
     """Describe the image and the spots as the outputs of Space Ranger do."""
     diameters = 2 * slide.radius_px[rows]
-    scalefactors = {"spot_diameter_fullres": float(np.median(diameters)) if len(diameters) else 0.0}
-    images = {}
-    if slide.has_image:
-        top = slide.levels[0]
-        n_halvings = len(level_shapes(top.height, top.width, smallest_px=HIRES_PX)) - 1
-        image = np.ascontiguousarray(slide.thumbnail(HIRES_PX).transpose(1, 2, 0))
-        images["hires"] = image if image.dtype == np.uint8 else (image // 257).astype(np.uint8)
-        scalefactors["tissue_hires_scalef"] = 0.5**n_halvings
+    top = slide.levels[0]
+    n_halvings = len(level_shapes(top.height, top.width, smallest_px=HIRES_PX)) - 1
+    image = np.ascontiguousarray(slide.thumbnail(HIRES_PX).transpose(1, 2, 0))
     metadata: dict[str, str | float] = {"technology": slide.metadata.technology}
     if slide.mpp is not None:
         metadata["mpp"] = slide.mpp
-    return {"images": images, "scalefactors": scalefactors, "metadata": metadata}
+    return {
+        "images": {"hires": image if image.dtype == np.uint8 else (image // 257).astype(np.uint8)},
+        "scalefactors": {
+            "tissue_hires_scalef": 0.5**n_halvings,
+            "spot_diameter_fullres": float(np.median(diameters)) if len(diameters) else 0.0,
+        },
+        "metadata": metadata,
+    }

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 import stformat as stf
+from stformat.store.commit import replace_store
+from stformat.store.writer import write_slide
+from stformat.testing.records import make_record
 
 mpl.use("Agg")
 spatialdata = pytest.importorskip("spatialdata")
@@ -90,6 +93,21 @@ def test_squidpy_draws_spots_on_the_image(slide, table):
     xy = table.obsm["spatial"] * scale
     radius = library["scalefactors"]["spot_diameter_fullres"] * scale / 2
     np.testing.assert_allclose([low, high], [xy.min(axis=0), xy.max(axis=0)], atol=radius)
+
+
+# squidpy and scanpy, as above; scanpy would have its users go to squidpy.
+@pytest.mark.filterwarnings("ignore:The method obs_vector is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The function spatial is deprecated:FutureWarning")
+def test_spots_without_an_image_are_drawn(tmp_path):
+    scanpy, squidpy = pytest.importorskip("scanpy"), pytest.importorskip("squidpy")
+    with replace_store(tmp_path / "bare") as directory:
+        write_slide(make_record(image_px=None), directory)
+    with stf.open_slide(tmp_path / "bare") as slide:
+        table = stf.to_anndata(slide)
+    points = squidpy.pl.spatial_scatter(table, color="G3", shape=None, return_ax=True)
+    np.testing.assert_array_equal(points.collections[0].get_offsets(), table.obsm["spatial"])
+    (circles,) = scanpy.pl.spatial(table, color="G3", spot_size=20, show=False)
+    assert len(circles.collections[0].get_paths()) == 40
 
 
 @pytest.mark.parametrize("backed", [False, True])
