@@ -15,10 +15,13 @@ from stformat.model import Image, Note, SourceFile
 from stformat.sources._notes import named
 from stformat.sources._spatialdata_systems import Systems, parse_systems
 from stformat.sources._zarr_nodes import damage_told, open_array, open_group, refuse_size
+from stformat.sources._zarr_raw import raw_rows
 
 __all__ = ["Raster", "as_image", "read_raster"]
 
 _COLOURS = ("r", "g", "b")
+_RAW_ROWS = 256
+"""Rows that are read at a time of a chunk that can be read in part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,11 +95,16 @@ def read_raster(path: Path, name: str) -> Raster:
         raise _invalid(where, "axes must be c, y and x", f"{axes} of shape {array.shape}")
     height = array.shape[axes.index("y")]
     step = array.chunks[axes.index("y")]
+    raw = raw_rows(path / level, where, array, axes.index("y"))
+    if raw is not None:
+        step = _RAW_ROWS
     compressors = [type(codec).__name__ for codec in array.compressors]
 
     def read(top: int, bottom: int) -> NDArray[Any]:
         rows = tuple(slice(top, bottom) if axis == "y" else slice(None) for axis in axes)
         try:
+            if raw is not None:
+                return raw(top, bottom)
             return damage_told(where, lambda: np.asarray(array[rows]))
         except CountsError as error:
             raise ImageError(
@@ -152,7 +160,8 @@ def as_image(
     Returns
     -------
     Image
-        The image. Memory of a band: the rows of chunks that it touches.
+        The image. Memory of a band: the rows of chunks that it touches; of a single chunk without
+        compression, 256 rows.
 
     Raises
     ------
