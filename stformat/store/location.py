@@ -16,7 +16,7 @@ from stformat.errors import Problem, UnsupportedStoreError
 __all__ = ["Location", "local_path", "parse_location"]
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
-_SCHEMES = frozenset({"http", "https", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"})
+_SCHEMES = frozenset({"http", "https", "s3", "s3a", "gs"})
 _NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -82,8 +82,7 @@ def parse_location(
     Parameters
     ----------
     path : path or str
-        A local path, or a URL of one of the schemes ``file``, ``http``, ``https``, ``s3``, ``gs``,
-        ``az``, ``abfs``.
+        A local path, or a URL of one of the schemes ``file``, ``http``, ``https``, ``s3``, ``gs``.
     storage_options : mapping, optional
         How a URL is to be opened; see `stformat.open_slide`.
 

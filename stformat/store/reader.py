@@ -444,7 +444,7 @@ def open_slide(
     ----------
     path : path or URL
         A committed store: a local directory, a zip file (``.zarr.zip``), or either at a URL
-        (``https://``, ``s3://``, ``gs://``, ``az://``; extra ``remote``).
+        (``https://``, ``s3://``, ``gs://``; extra ``remote``).
     table : str, optional
         Name of the table to bind; by default the store's default table.
     storage_options : mapping, optional

@@ -153,15 +153,27 @@ def bucket(small_store: Path, packed: Path) -> Iterator[Bucket]:
         "access_key_id": key["AccessKeyId"],
         "secret_access_key": key["SecretAccessKey"],
     }
-    # From here on the server looks at who asks.
-    asked = urllib.request.Request(  # noqa: S310 - loopback
-        f"{endpoint}/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}
-    )
-    urllib.request.urlopen(asked, timeout=10).close()  # noqa: S310 - loopback
     try:
         yield Bucket(endpoint, options)
     finally:
         running.stop()
+
+
+@pytest.fixture
+def guarded(bucket: Bucket) -> Iterator[Bucket]:
+    """The same bucket while its server looks at who asks; it then knows no public buckets."""
+    n_free_actions(bucket, b"0")
+    yield bucket
+    n_free_actions(bucket, b"inf")
+
+
+def n_free_actions(bucket: Bucket, number: bytes) -> None:
+    asked = urllib.request.Request(  # noqa: S310 - loopback
+        f"{bucket.endpoint}/moto-api/reset-auth",
+        data=number,
+        headers={"Content-Type": "text/plain"},
+    )
+    urllib.request.urlopen(asked, timeout=10).close()  # noqa: S310 - loopback
 
 
 @pytest.fixture(scope="session")

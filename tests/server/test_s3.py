@@ -61,9 +61,14 @@ def test_a_bucket_or_store_that_is_not_there_is_no_store(bucket):
         stf.open_slide("s3://nobucket/slide.zarr", storage_options={**bucket.options, **FAST})
 
 
+def test_right_credentials_open_what_is_guarded(guarded):
+    with stf.open_slide(URL, storage_options=guarded.options) as slide:
+        assert slide.tiles(32)[0].any()
+
+
 @pytest.mark.parametrize("wrong", ["access_key_id", "secret_access_key"])
-def test_wrong_credentials_are_refused_and_shown_nowhere(bucket, wrong):
-    options = {**bucket.options, wrong: "open" + "sesame", **FAST}
+def test_wrong_credentials_are_refused_and_shown_nowhere(guarded, wrong):
+    options = {**guarded.options, wrong: "open" + "sesame", **FAST}
     with pytest.raises(StoreReadError) as caught:
         stf.open_slide(URL, storage_options=options)
     assert caught.value.problems[0].code == "store.denied"
