@@ -1,0 +1,298 @@
+"""The loader beside the tile engine, beside datasets of files, and beside annbatch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from peer_cases.case import Comparison, Peer, Work, at_least, at_most, close, equal
+from scipy import sparse
+
+import stformat as stf
+from loader_cases.corpus import PANEL, Corpus
+
+__all__ = ["COMPARISONS"]
+
+_TILE_PX = 224
+_BATCH = 256
+_PER_SLIDE = 20_000
+_AT_ONCE = 1024
+_TARGET_SUM = 1e4
+_NORMALIZED: dict[str, Any] = {"normalize": "log1p", "target_sum": _TARGET_SUM}
+
+
+def _loader(paths: list[Path], **options: Any) -> stf.TileLoader:
+    return stf.TileLoader(paths, batch_size=_BATCH, max_open=64, **options)
+
+
+def _epoch(loader: stf.TileLoader, weigh: Callable[[dict[str, Any]], Any]) -> Callable[[], Any]:
+    """Return a pass over an epoch that adds up what batches weigh."""
+
+    def run() -> Any:
+        return sum(weigh(batch) for batch in loader)
+
+    return run
+
+
+# ---- tiles alone, of all slides ------------------------------------------------------------------
+
+
+def _of_slides(corpus: Corpus) -> list[NDArray[np.int64]]:
+    rows = []
+    for path in corpus.paths:
+        with stf.open_slide(path) as slide:
+            rows.append(np.arange(min(slide.n_obs, _PER_SLIDE)))
+    return rows
+
+
+def _streamed_tiles(corpus: Corpus) -> Work:
+    rows = _of_slides(corpus)
+    loader = _loader(corpus.paths, rows=rows, tile_px=_TILE_PX, expression=None)
+    return Work(
+        run=_epoch(loader, lambda batch: batch["tile"][:, :, 0, 0].sum(dtype=np.int64)),
+        n_units=loader.n_rows,
+    )
+
+
+def _engine(corpus: Corpus) -> Work:
+    rows = _of_slides(corpus)
+    out = np.empty((_AT_ONCE, 3, _TILE_PX, _TILE_PX), np.uint8)
+
+    def run() -> int:
+        total = 0
+        for path, wanted in zip(corpus.paths, rows, strict=True):
+            with stf.open_slide(path) as slide:
+                tiles = slide.tiles(_TILE_PX, rows=wanted)
+                for start in range(0, len(tiles), _AT_ONCE):
+                    stop = min(start + _AT_ONCE, len(tiles))
+                    some = tiles.take(slice(start, stop), out=out[: stop - start])
+                    total += int(some[:, :, 0, 0].sum(dtype=np.int64))
+        return total
+
+    return Work(run=run, n_units=sum(map(len, rows)))
+
+
+# ---- tiles and a panel of genes, of one Visium slide ---------------------------------------------
+
+
+def _in_order(batches: Iterable[dict[str, Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    listed = list(batches)
+    order = np.argsort(np.concatenate([np.asarray(batch["row"]) for batch in listed]))
+    tiles, values = (
+        np.concatenate([np.asarray(batch[key]) for batch in listed])[order]
+        for key in ("tile", "expression")
+    )
+    return tiles, values
+
+
+def _visium(corpus: Corpus) -> tuple[Path, NDArray[np.int64]]:
+    path = corpus.paths_of("Visium")[0]
+    with stf.open_slide(path) as slide:
+        return path, np.arange(min(slide.n_obs, corpus.scale.n_few))
+
+
+def _streamed(corpus: Corpus) -> Work:
+    path, rows = _visium(corpus)
+    loader = _loader([path], rows=[rows], tile_px=_TILE_PX, genes=PANEL, **_NORMALIZED)
+    return Work(run=lambda: _in_order(loader), n_units=len(rows))
+
+
+def _torch_batches(dataset: Any) -> Iterable[dict[str, Any]]:
+    from torch.utils.data import DataLoader
+
+    return DataLoader(dataset, batch_size=_BATCH, shuffle=True, num_workers=0)
+
+
+def _files(corpus: Corpus) -> Work:
+    """One PNG a tile and one CSV of counts, as STimage-1K4M is published."""
+    import pandas as pd
+
+    path, rows = _visium(corpus)
+    folder = corpus.folder / f"files-{path.stem}"
+    with stf.open_slide(path) as slide:
+        if not folder.exists():
+            folder.mkdir()
+            for row, tile in zip(rows, slide.tiles(_TILE_PX, rows=rows), strict=True):
+                pixels = np.ascontiguousarray(tile.transpose(1, 2, 0))
+                (folder / f"{row}.png").write_bytes(imagecodecs.png_encode(pixels))
+            counts = pd.DataFrame(slide.expression(rows), index=rows, columns=slide.var.index)
+            counts.astype(int).to_csv(folder / "count.csv")
+    counts = pd.read_csv(folder / "count.csv", index_col=0)
+    totals = counts.to_numpy().sum(axis=1)
+    panel = counts[list(PANEL)].to_numpy(dtype=np.float32)
+
+    class Files:
+        def __len__(self) -> int:
+            return len(rows)
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            pixels = imagecodecs.png_decode((folder / f"{rows[index]}.png").read_bytes())
+            return {
+                "tile": np.ascontiguousarray(pixels.transpose(2, 0, 1)),
+                "expression": np.log1p(panel[index] * np.float32(_TARGET_SUM / totals[index])),
+                "row": int(rows[index]),
+            }
+
+    return Work(run=lambda: _in_order(_torch_batches(Files())), n_units=len(rows))
+
+
+def _image_tiles(corpus: Corpus) -> Work:
+    import spatialdata
+    from spatialdata.dataloader.datasets import ImageTilesDataset
+
+    path, rows = _visium(corpus)
+    dataset = ImageTilesDataset(
+        spatialdata.read_zarr(path),
+        regions_to_images={"spots": "he"},
+        regions_to_coordinate_systems={"spots": "global"},
+        table_name="expression",
+        tile_dim_in_units=float(_TILE_PX),
+        return_annotations="total_counts",
+        transform=lambda tile_and_value: np.asarray(tile_and_value[0].data),
+    )
+    with stf.open_slide(path) as slide:
+        expression = slide.expression(rows, PANEL, **_NORMALIZED)
+
+    class Rows:
+        def __len__(self) -> int:
+            return len(rows)
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"tile": dataset[index], "expression": expression[index], "row": index}
+
+    return Work(run=lambda: _in_order(_torch_batches(Rows())), n_units=len(rows))
+
+
+def _same_tiles_and_values(ours: Any, theirs: Any) -> str:
+    tiles = theirs[0][:, :, :_TILE_PX, :_TILE_PX]
+    equal(ours[0], tiles)
+    values = close(1e-5)(ours[1], theirs[1])
+    longer = "" if tiles.shape == theirs[0].shape else f", but {theirs[0].shape[3]} px"
+    return f"tiles equal{longer}, expression {values}"
+
+
+# ---- expression alone, of a Visium HD slide ------------------------------------------------------
+
+
+def _streamed_counts(corpus: Corpus) -> Work:
+    loader = _loader(corpus.paths_of("Visium HD")[:1], tile_px=None, expression="csr")
+    return Work(
+        run=_epoch(loader, lambda batch: int(batch["expression"].data.sum())),
+        n_units=loader.n_rows,
+    )
+
+
+def _streamed_panel(corpus: Corpus) -> Work:
+    loader = _loader(corpus.paths_of("Visium HD")[:1], tile_px=None, genes=PANEL, **_NORMALIZED)
+    return Work(
+        run=_epoch(loader, lambda batch: batch["expression"].sum(dtype=np.float64)),
+        n_units=loader.n_rows,
+    )
+
+
+def _annbatch(kind: Literal["csr", "panel"], pipeline: str, corpus: Corpus) -> Work:
+    import annbatch
+    import anndata
+    import zarr
+
+    path = corpus.paths_of("Visium HD")[0]
+    folder = corpus.folder / f"annbatch-{path.stem}"
+    with stf.open_slide(path) as slide:
+        n_obs = slide.n_obs
+        if not folder.exists():
+            counts = sparse.csr_matrix(slide.counts[:].astype(np.float32))
+            table = anndata.AnnData(counts)
+            table.var_names = slide.var.index
+            annbatch.write_sharded(zarr.open_group(folder, mode="w", zarr_format=3), table)
+        columns = slide.gene_columns(PANEL)
+    group = zarr.open_group(folder, mode="r")
+
+    def weigh(batch: Any) -> Any:
+        counts = sparse.csr_array(batch["X"] if isinstance(batch, dict) else batch.X)
+        if kind == "csr":
+            return int(counts.data.sum())
+        totals = counts.sum(axis=1)
+        chosen = counts[:, columns].toarray()
+        return np.log1p(chosen * (_TARGET_SUM / totals[:, np.newaxis])).sum(dtype=np.float64)
+
+    def run() -> Any:
+        with zarr.config.set({"codec_pipeline.path": pipeline}):
+            loader = annbatch.Loader(
+                shuffle=True, chunk_size=512, preload_nchunks=32, batch_size=_BATCH
+            )
+            loader.add_datasets([anndata.io.sparse_dataset(group["X"])])
+            return sum(weigh(batch) for batch in loader)
+
+    if pipeline.startswith("zarrs"):
+        import zarrs  # noqa: F401 - that it is there
+    return Work(run=run, n_units=n_obs)
+
+
+def _annbatch_peers(kind: Literal["csr", "panel"], least: float) -> tuple[Peer, ...]:
+    pipelines = {
+        "zarrs": ("zarrs.ZarrsCodecPipeline", {"target": at_least(least)}),
+        "zarr-python": ("zarr.core.codec_pipeline.BatchedCodecPipeline", {}),
+    }
+    return tuple(
+        Peer(
+            name=f"annbatch with {name}",
+            prepare=partial(_annbatch, kind, pipeline),
+            agrees=lambda ours, theirs: close(1e-6)(np.array([ours]), np.array([theirs])),
+            note="its own store; blocks of 512 rows, 32 at a time",
+            **settings,
+        )
+        for name, (pipeline, settings) in pipelines.items()
+    )
+
+
+COMPARISONS = (
+    Comparison(
+        what="shuffled tiles of all slides",
+        unit="tile",
+        ours=_streamed_tiles,
+        peers=(
+            Peer(
+                name="bound: the tile engine in the order of rows",
+                prepare=_engine,
+                target=at_most(1.25),
+                agrees=lambda ours, theirs: equal([ours], [theirs]),
+            ),
+        ),
+    ),
+    Comparison(
+        what="shuffled tiles and 2,010 genes of a Visium slide",
+        unit="row",
+        ours=_streamed,
+        peers=(
+            Peer(
+                name="PNG files and a CSV in a DataLoader",
+                prepare=_files,
+                agrees=_same_tiles_and_values,
+                note="the CSV is in memory",
+            ),
+            Peer(
+                name="spatialdata ImageTilesDataset in a DataLoader",
+                prepare=_image_tiles,
+                agrees=_same_tiles_and_values,
+                note="its expression is in memory, dense and normalised",
+            ),
+        ),
+    ),
+    Comparison(
+        what="shuffled expression of Visium HD, sparse",
+        unit="row",
+        ours=_streamed_counts,
+        peers=_annbatch_peers("csr", 1.0),
+    ),
+    Comparison(
+        what="shuffled expression of Visium HD, 2,010 genes, dense, normalised",
+        unit="row",
+        ours=_streamed_panel,
+        peers=_annbatch_peers("panel", 2.5),
+    ),
+)
