@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-SIDE = 12_000
-LIMIT_MIB = 100
+SIDE = 8_000
+LIMIT_MIB = 90
 NAMES = ("strips", "strip", "z_strip", "z_tiles", "palette")
 
 # Runs alone: the memory of the test process would hide the reader's.
@@ -46,7 +46,7 @@ print(json.dumps(report))
 
 
 def write_raw(path, **layout):
-    """An uncompressed image of 432 MB whose first pixel of each 256 rows is 7."""
+    """An uncompressed image of 192 MB whose first pixel of each 256 rows is 7."""
     pixels = tifffile.memmap(
         path, shape=(SIDE, SIDE, 3), dtype=np.uint8, photometric="rgb", **layout
     )

@@ -105,7 +105,7 @@ def reads_as_written(sample):
     assert record.image.channel_names == ("r", "g", "b")
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sample=spatialdata_samples())
 def test_an_object_in_memory_gives_the_store_of_its_container(sample):
     expected = expected_spatialdata(sample.slide, sample.quirks)

@@ -27,14 +27,11 @@ CONVERTED = [
         None,
         [("square_008um", 2695, 100, 50355, 132231), ("square_016um", 642, 100, 11863, 31242)],
     ),
-    (f"{SEURAT}/outs", 8, [("square_008um", 2695, 100, 50355, 132231)]),
-    (f"{SEURAT}/outs/binned_outputs", 16, [("square_016um", 642, 100, 11863, 31242)]),
     (
         f"{SEURAT}/outs/binned_outputs/square_008um",
         "24",
         [("square_024um", 2514, 100, 48346, 132231)],
     ),
-    ("visiumio", None, [("square_002um", 10, 10, 0, 0)]),
     (
         "visiumio/binned_outputs/square_002um",
         "2,8",
@@ -71,6 +68,19 @@ def test_folders_convert_and_open_in_spatialdata(real_data, tmp_path, folder, bi
         "check.mpp-contradiction", "check.spots-outside", "check.zero-count-spots",
         "check.blank-image", "check.duplicate-positions", "check.scale", "check.counts",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("folder", "bins", "region", "shape"),
+    [
+        (f"{SEURAT}/outs", 8, "square_008um", (2695, 100)),
+        (f"{SEURAT}/outs/binned_outputs", 16, "square_016um", (642, 100)),
+        ("visiumio", None, "square_002um", (10, 10)),
+    ],
+)
+def test_parts_of_the_folders_may_be_named(real_data, folder, bins, region, shape):
+    (table,) = read_slide(real_data / folder, options={"bins": bins}).tables
+    assert (table.spots.region, table.counts.shape) == (region, shape)
 
 
 def test_counts_and_places_are_those_of_the_files(real_data):
