@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import peers
 import pytest
+from peer_cases import lookup
 from peer_cases.case import Comparison, Peer, Work, at_least, at_most, reported
 from peer_cases.clock import take_turns
 from peer_cases.data import TINY, Data
@@ -31,7 +33,8 @@ def data(tmp_path_factory):
     ],
 )
 def test_peer_does_the_same_work(comparison, peer, data):
-    rows = compare(dataclasses.replace(comparison, peers=(peer,)), data, rounds=1, tries=1)
+    comparison = dataclasses.replace(comparison, peers=(peer,))
+    rows = compare(comparison, data, rounds=1, tries=1, measures_memory=False)
     if rows[0].status == "not installed":
         pytest.skip(rows[0].detail)
     assert [row.status for row in rows] == ["measured"] * len(rows), rows[0].detail
@@ -103,6 +106,24 @@ def test_sides_take_turns_and_are_prepared_each_time():
     timings = take_turns(sides, rounds=2, tries=1)
     assert told == ["before a", "a", "before b", "b"] * 2
     assert all(len(timing.seconds) == 2 for timing in timings.values())
+
+
+def test_memory_that_a_work_adds_is_a_row_of_its_own(data):
+    def of_memory(n_bytes):
+        return Work(run=lambda: np.zeros(1), n_units=1, added_bytes=lambda: n_bytes)
+
+    peer = Peer(name="hungry", prepare=lambda _: of_memory(3 * 2**20))
+    comparison = dataclasses.replace(of_numbers(peer), ours=lambda _: of_memory(2**10))
+    time_row, memory_row = compare(comparison, data, rounds=1)
+    assert (memory_row.what, memory_row.unit) == ("numbers: memory that it adds", "byte")
+    assert (memory_row.theirs, memory_row.ratio) == (3 * 2**20, 3.0)
+    assert time_row.unit == "number"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory as Linux counts it")
+def test_memory_is_measured_in_a_process_of_its_own(data):
+    (comparison, *_) = (one for one in lookup.COMPARISONS if "random rows" in one.what)
+    assert 0 <= comparison.ours(data).added_bytes() < 2**28
 
 
 def test_table_says_which_targets_are_missed(data, tmp_path):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal
 
 import imagecodecs
 import numpy as np
@@ -16,13 +17,12 @@ from scipy import sparse
 
 import stformat as stf
 from stformat.kernels._pool import map_chunks
-from stformat.model import Descriptors, Genes, Mpp, SlideRecord, Spots, Table
+from stformat.model import Counts, Descriptors, Genes, Mpp, SlideRecord, Spots, Table
 from stformat.store.commit import replace_store
 from stformat.store.writer import write_slide
 from stformat.testing import SyntheticSlide, VisiumQuirks, make_slide, write_visium
-from stformat.testing.records import make_counts
 
-__all__ = ["FULL", "N_VARS", "SMALL", "TINY", "Data", "Scale"]
+__all__ = ["FULL", "N_VARS", "SMALL", "TINY", "Data", "Scale", "TableSize"]
 
 N_VARS = 18_085
 _SEED = 0
@@ -38,6 +38,9 @@ _ROWS_AT_ONCE = 2048
 _GENE_SPREAD = {"visium": 1.6, "hd": 1.9}
 _MEDIAN_TOTAL = {"visium": 12_350, "hd": 400}
 _TOTAL_SPREAD = 0.5
+
+
+type TableSize = Literal["small", "middle", "large"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,16 @@ class Scale:
     """Rows of the matrix like Visium's."""
 
     n_bins: int
-    """Rows of the matrix like Visium HD's, and of the store that has it."""
+    """Rows of the matrix like Visium HD's."""
+
+    small: int
+    """Rows of the smallest of three stores of such counts."""
+
+    middle: int
+    """Rows of the one between."""
+
+    large: int
+    """Rows of the largest."""
 
     n_few: int
     """Tiles, or batches, that slow peers are given."""
@@ -72,6 +84,9 @@ FULL = Scale(
     conversion_px=20_000,
     n_spots=4992,
     n_bins=300_000,
+    small=5000,
+    middle=100_000,
+    large=500_000,
     n_few=60,
     n_some=300,
 )
@@ -81,11 +96,23 @@ SMALL = Scale(
     conversion_px=3000,
     n_spots=400,
     n_bins=20_000,
+    small=1000,
+    middle=5000,
+    large=20_000,
     n_few=12,
     n_some=100,
 )
 TINY = Scale(
-    name="tiny", image_px=1400, conversion_px=1100, n_spots=60, n_bins=600, n_few=3, n_some=6
+    name="tiny",
+    image_px=1400,
+    conversion_px=1100,
+    n_spots=60,
+    n_bins=600,
+    small=300,
+    middle=400,
+    large=600,
+    n_few=3,
+    n_some=6,
 )
 
 
@@ -150,15 +177,15 @@ class Data:
         """(n_bins, 18085) float32 counts like Visium HD's: 370 genes a row."""
         return _draw_matrix("hd", self.scale.n_bins)
 
-    @cached_property
-    def hd_store(self) -> Path:
-        """A store of `hd`, without an image."""
+    def table_store(self, size: TableSize) -> Path:
+        """Return a store of counts like Visium HD's, without an image."""
+        n_obs = getattr(self.scale, size)
 
         def write(path: Path) -> None:
             with replace_store(path) as directory:
-                write_slide(_hd_record(self.hd), directory)
+                write_slide(_hd_record(n_obs), directory)
 
-        return self._made("hd.zarr", write)
+        return self._made(f"table-{n_obs}.zarr", write)
 
     @cached_property
     def spots_to_convert(self) -> Path:
@@ -305,6 +332,11 @@ def _uncompressed(slide: SyntheticSlide, path: Path) -> None:
 
 def _draw_matrix(kind: str, n_obs: int) -> sparse.csr_array:
     """Draw the molecules of each row one by one, and count them."""
+    return sparse.vstack(map_chunks(lambda draw: draw(), _draws(kind, n_obs)), format="csr")
+
+
+def _draws(kind: str, n_obs: int) -> list[Callable[[], sparse.csr_array]]:
+    """Return what draws each block of rows."""
     rng = np.random.default_rng(_SEED)
     share = rng.lognormal(0.0, _GENE_SPREAD[kind], N_VARS)
     up_to = np.cumsum(share / share.sum())
@@ -313,11 +345,10 @@ def _draw_matrix(kind: str, n_obs: int) -> sparse.csr_array:
     step = max(1, _ROWS_AT_ONCE * _MEDIAN_TOTAL["hd"] // _MEDIAN_TOTAL[kind])
 
     def draw(start: int) -> sparse.csr_array:
-        return _draw_rows(
-            np.random.default_rng((_SEED, start)), up_to, totals[start : start + step]
-        )
+        rng = np.random.default_rng((_SEED, start))
+        return _draw_rows(rng, up_to, totals[start : start + step])
 
-    return sparse.vstack(map_chunks(draw, range(0, n_obs, step)), format="csr")
+    return [partial(draw, start) for start in range(0, n_obs, step)]
 
 
 def _draw_rows(
@@ -334,8 +365,7 @@ def _draw_rows(
     )
 
 
-def _hd_record(matrix: sparse.csr_array) -> SlideRecord:
-    n_obs = matrix.shape[0]
+def _hd_record(n_obs: int) -> SlideRecord:
     edge = int(np.ceil(np.sqrt(n_obs)))
     row, col = np.divmod(np.arange(n_obs), edge)
     keys = np.array([f"G{number}" for number in range(N_VARS)], dtype=object)
@@ -363,7 +393,11 @@ def _hd_record(matrix: sparse.csr_array) -> SlideRecord:
         feature_type=np.full(N_VARS, "Gene Expression", dtype=object),
         genome=nothing,
     )
-    counts = make_counts(matrix.astype(np.int32), block_rows=4096)
+    counts = Counts(
+        shape=(n_obs, N_VARS),
+        dtype=np.dtype(np.int32),
+        iter_blocks=lambda: (draw().astype(np.int32) for draw in _draws("hd", n_obs)),
+    )
     table = Table(name="expression_square_008um", spots=spots, genes=genes, counts=counts)
     return SlideRecord(
         slide_id="hd",

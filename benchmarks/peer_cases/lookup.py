@@ -1,129 +1,274 @@
-"""Counts from disk: random rows, and all rows of a few genes."""
+"""Tables of counts on disk: opened, read by random rows, read by a few genes."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 import stformat as stf
-from peer_cases.case import Comparison, Peer, Work, at_least, equal_matrices
-from peer_cases.data import N_VARS, Data
+from peer_cases.case import (
+    Comparison,
+    OutputsDifferError,
+    Peer,
+    Target,
+    Work,
+    at_least,
+    equal_matrices,
+    reported,
+)
+from peer_cases.data import N_VARS, Data, TableSize
 
-__all__ = ["COMPARISONS"]
+__all__ = ["COMPARISONS", "added_bytes"]
 
 _N_ROWS = 256
 _N_GENES = 5
-_TABLE = "tables/expression_square_008um"
+_NAME = "expression_square_008um"
+_TABLE = f"tables/{_NAME}"
+_BY_GENE = f"stformat/{_NAME}/by_gene"
+
+type Task = Literal["open", "rows", "genes"]
+
+_TASKS: dict[Task, str] = {
+    "open": "opening a table",
+    "rows": f"{_N_ROWS} random rows of a table",
+    "genes": f"{_N_GENES} genes of all rows of a table",
+}
+
+# Memory is what a process adds to it that has done the same to a small store: nothing is loaded or
+# compiled any more.
+_MEASURE = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from peer_cases.lookup import added_bytes
+print(added_bytes(*sys.argv[1:]))
+"""
 
 
-class _Request:
-    """A request of a store that is opened anew before each run: nothing is left from the last."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """A way to read tables of one of our stores."""
 
-    def __init__(self, open_store: Callable[[], Any], ask: Callable[[Any], Any]) -> None:
-        self._open_store = open_store
-        self._ask = ask
+    module: str
+    """What must be installed."""
 
-    def open(self) -> None:
-        self._opened = self._open_store()
+    open: Callable[[Path], Any]
+    """Open a store, or its table, without reading counts if that can be helped."""
 
-    def work(self) -> Work:
-        return Work(run=lambda: self._ask(self._opened), n_units=1, before=self.open)
+    n_rows: Callable[[Any], int]
+    """Number of rows of what is open."""
 
+    rows: Callable[[Any, NDArray[np.int64]], Any]
+    """Read rows."""
 
-def _rows(data: Data) -> NDArray[np.int64]:
-    n_obs = data.scale.n_bins
-    return np.sort(np.random.default_rng(4).permutation(n_obs)[: min(_N_ROWS, n_obs)])
-
-
-def _genes() -> NDArray[np.int64]:
-    return np.sort(np.random.default_rng(5).permutation(N_VARS)[:_N_GENES])
+    genes: Callable[[Any, NDArray[np.int64]], Any]
+    """Read all rows of some columns."""
 
 
-def _open_sparse_dataset(data: Data) -> Any:
-    import anndata
+def _ask(side: _Side, task: Task, store: Path) -> Any:
+    opened = side.open(store)
+    n_obs = side.n_rows(opened)
+    if task == "open":
+        return n_obs
+    rng = np.random.default_rng(4)
+    if task == "rows":
+        return side.rows(opened, np.sort(rng.permutation(n_obs)[:_N_ROWS]))
+    return side.genes(opened, np.sort(rng.permutation(N_VARS)[:_N_GENES]))
+
+
+def added_bytes(name: str, task: Task, first: str, store: str) -> int:
+    """Return the memory that a task adds to this process, at its peak.
+
+    Parameters
+    ----------
+    name : str
+        Side, as the table names it.
+    task : str
+        What is done.
+    first, store : str
+        Store that the task is done to beforehand, and the one that counts.
+    """
+    _ask(_SIDES[name], task, Path(first))
+    # The high-water mark of this process starts anew.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = _status("VmRSS")
+    kept = _ask(_SIDES[name], task, Path(store))
+    peak = _status("VmHWM")
+    del kept
+    return max(0, peak - before)
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+# ---- sides ---------------------------------------------------------------------------------------
+
+
+def _our_genes(slide: stf.Slide, genes: NDArray[np.int64]) -> sparse.csc_array:
+    return slide.counts.genes([f"G{gene}" for gene in genes])
+
+
+def _open_group(store: Path) -> Any:
     import zarr
 
-    return anndata.io.sparse_dataset(zarr.open_group(data.hd_store, mode="r")[f"{_TABLE}/X"])
+    return zarr.open_group(store, mode="r")
 
 
-def _open_lazily(data: Data) -> Any:
+def _open_backed(store: Path) -> Any:
     import anndata
 
-    return anndata.experimental.read_lazy(data.hd_store / _TABLE).X
+    return anndata.io.sparse_dataset(_open_group(store)[f"{_TABLE}/X"])
 
 
-# ---- rows ----------------------------------------------------------------------------------------
+def _open_lazily(store: Path) -> Any:
+    import anndata
+
+    return anndata.experimental.read_lazy(store / _TABLE)
 
 
-def _our_rows(data: Data) -> Work:
-    rows = _rows(data)
-    return _Request(partial(stf.open_slide, data.hd_store), lambda slide: slide.counts[rows]).work()
+def _read_spatialdata(store: Path) -> Any:
+    import spatialdata
+
+    return spatialdata.read_zarr(store)[_NAME]
 
 
-def _backed_rows(data: Data) -> Work:
-    rows = _rows(data)
-    return _Request(partial(_open_sparse_dataset, data), lambda matrix: matrix[rows]).work()
+def _slices_by_hand(matrix: Any, major: NDArray[np.int64]) -> tuple[Any, Any, Any]:
+    indptr = matrix["indptr"][:]
+    spans = [slice(indptr[at], indptr[at + 1]) for at in major.tolist()]
+    data, indices = (
+        np.concatenate([matrix[name][span] for span in spans]) for name in ("data", "indices")
+    )
+    return data, indices, np.append(0, np.cumsum(indptr[major + 1] - indptr[major]))
 
 
-def _lazy_rows(data: Data) -> Work:
-    rows = _rows(data)
-    return _Request(partial(_open_lazily, data), lambda matrix: matrix[rows].compute()).work()
+def _rows_by_hand(group: Any, rows: NDArray[np.int64]) -> sparse.csr_array:
+    parts = _slices_by_hand(group[f"{_TABLE}/X"], rows)
+    return sparse.csr_array(parts, shape=(len(rows), N_VARS))
 
 
-# ---- genes ---------------------------------------------------------------------------------------
+def _genes_by_hand(group: Any, genes: NDArray[np.int64]) -> sparse.csc_array:
+    parts = _slices_by_hand(group[_BY_GENE], genes)
+    return sparse.csc_array(parts, shape=(_n_rows_of_group(group), len(genes)))
 
 
-def _our_genes(data: Data) -> Work:
-    names = [f"G{gene}" for gene in _genes()]
-    return _Request(
-        partial(stf.open_slide, data.hd_store), lambda slide: slide.counts.genes(names)
-    ).work()
+def _n_rows_of_group(group: Any) -> int:
+    return group[f"{_TABLE}/X"].attrs["shape"][0]
 
 
-def _backed_genes(data: Data) -> Work:
-    genes = _genes()
-    return _Request(partial(_open_sparse_dataset, data), lambda matrix: matrix[:, genes]).work()
+_OURS = "stformat"
+_SIDES = {
+    _OURS: _Side(
+        module="stformat",
+        open=stf.open_slide,
+        n_rows=lambda slide: slide.n_obs,
+        rows=lambda slide, rows: slide.counts[rows],
+        genes=_our_genes,
+    ),
+    "anndata sparse_dataset": _Side(
+        module="anndata",
+        open=_open_backed,
+        n_rows=lambda matrix: matrix.shape[0],
+        rows=lambda matrix, rows: matrix[rows],
+        genes=lambda matrix, genes: matrix[:, genes],
+    ),
+    "anndata read_lazy": _Side(
+        module="anndata",
+        open=_open_lazily,
+        n_rows=lambda table: table.n_obs,
+        rows=lambda table, rows: table.X[rows].compute(),
+        genes=lambda table, genes: table.X[:, genes].compute(),
+    ),
+    "spatialdata read_zarr": _Side(
+        module="spatialdata",
+        open=_read_spatialdata,
+        n_rows=lambda table: table.n_obs,
+        rows=lambda table, rows: table.X[rows],
+        genes=lambda table, genes: table.X[:, genes],
+    ),
+    "zarr-python by hand": _Side(
+        module="zarr",
+        open=_open_group,
+        n_rows=_n_rows_of_group,
+        rows=_rows_by_hand,
+        genes=_genes_by_hand,
+    ),
+}
+_NOTES = {
+    "anndata sparse_dataset": "X alone, backed",
+    "spatialdata read_zarr": "reads the whole store",
+    "zarr-python by hand": "slices of data and indices; genes from the gene-major copy",
+}
+_TARGETS = {
+    ("rows", "anndata sparse_dataset"): at_least(5),
+    ("genes", "anndata sparse_dataset"): at_least(5),
+    ("rows", "anndata read_lazy"): at_least(100),
+    ("genes", "anndata read_lazy"): at_least(100),
+}
 
 
-def _lazy_genes(data: Data) -> Work:
-    genes = _genes()
-    return _Request(partial(_open_lazily, data), lambda matrix: matrix[:, genes].compute()).work()
+# ---- comparisons ---------------------------------------------------------------------------------
 
 
-def _lookup(
-    what: str,
-    ours: Callable[[Data], Work],
-    backed: Callable[[Data], Work],
-    lazy: Callable[[Data], Work],
-) -> Comparison:
+def _prepared(name: str, task: Task, size: TableSize, data: Data) -> Work:
+    side = _SIDES[name]
+    import_module(side.module)
+    store, first = data.table_store(size), data.table_store("small")
+
+    def measure() -> int:
+        result = subprocess.run(
+            [sys.executable, "-c", _MEASURE, name, task, str(first), str(store)],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(result.stdout.split()[-1])
+
+    # Opened in every run: nothing is left from the one before.
+    return Work(run=partial(_ask, side, task, store), n_units=1, added_bytes=measure)
+
+
+def _same_size(ours: int, theirs: int) -> str:
+    if ours != theirs:
+        raise OutputsDifferError(f"{theirs} rows instead of {ours}")
+    return "equal"
+
+
+def _target(task: Task, size: TableSize, name: str) -> Target:
+    return _TARGETS.get((task, name), reported()) if size == "large" else reported()
+
+
+def _comparison(task: Task, size: TableSize) -> Comparison:
     return Comparison(
-        what=what,
+        what=f"{_TASKS[task]}, {size}",
         unit="request",
-        ours=ours,
-        peers=(
+        ours=partial(_prepared, _OURS, task, size),
+        peers=tuple(
             Peer(
-                name="anndata sparse_dataset",
-                prepare=backed,
-                target=at_least(5),
-                agrees=equal_matrices,
-                note="of our store",
-            ),
-            Peer(
-                name="anndata read_lazy",
-                prepare=lazy,
-                target=at_least(100),
-                agrees=equal_matrices,
-                note="of our store",
-            ),
+                name=name,
+                prepare=partial(_prepared, name, task, size),
+                target=_target(task, size, name),
+                agrees=_same_size if task == "open" else equal_matrices,
+                note=_NOTES.get(name, ""),
+            )
+            for name in _SIDES
+            if name != _OURS
         ),
     )
 
 
-COMPARISONS = (
-    _lookup("256 random rows from disk, Visium HD", _our_rows, _backed_rows, _lazy_rows),
-    _lookup("5 genes of all rows from disk, Visium HD", _our_genes, _backed_genes, _lazy_genes),
-)
+_SIZES: tuple[TableSize, ...] = ("small", "middle", "large")
+COMPARISONS = tuple(_comparison(task, size) for task in _TASKS for size in _SIZES)

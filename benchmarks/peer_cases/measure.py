@@ -25,6 +25,8 @@ __all__ = ["Row", "compare"]
 type Status = Literal["measured", "not installed", "failed", "differs"]
 
 _OURS = "stformat"
+# The kernel counts memory in pages: to tell less is to tell nothing.
+_LEAST_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,18 +83,42 @@ class _Checked:
     detail: str
 
 
-def compare(comparison: Comparison, data: Data, *, rounds: int = 5, tries: int = 4) -> list[Row]:
-    """Check every peer's output against ours, time those that agree, and return a row for each."""
+def compare(
+    comparison: Comparison,
+    data: Data,
+    *,
+    rounds: int = 5,
+    tries: int = 4,
+    measures_memory: bool = True,
+) -> list[Row]:
+    """Check every peer's output against ours, time those that agree, and return a row for each.
+
+    `measures_memory` says whether processes are started for what measures memory in its own.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a peer warns of is its own affair
         ours = comparison.ours(data)
         found = _check_all(comparison, ours, data)
         works = {peer: one.work for peer, one in found.items() if isinstance(one, _Checked)}
         timings = take_turns({_OURS: ours, **works}, rounds=rounds, tries=tries)
+    added = ours.added_bytes() if measures_memory and ours.added_bytes else None
     rows = []
     for one in found.values():
-        rows += [one] if isinstance(one, Row) else _measured(comparison, one, ours, timings)
+        if isinstance(one, Row):
+            rows.append(one)
+            continue
+        rows += _measured(comparison, one, ours, timings)
+        if added is not None:
+            rows.append(_memory_added(rows[-1], one, added))
     return rows + _beside_limit(comparison, timings[_OURS])
+
+
+def _memory_added(row: Row, one: _Checked, ours: int) -> Row:
+    """Return the row of the memory that two sides add, beside that of their times."""
+    if one.work.added_bytes is None:
+        raise TypeError(f"{one.peer.name} must measure its memory as we do")
+    amounts = max(ours, _LEAST_BYTES), max(one.work.added_bytes(), _LEAST_BYTES)
+    return _compared(_of_memory(f"{row.what}: memory that it adds", row), amounts, reported())
 
 
 def _check_all(comparison: Comparison, ours: Work, data: Data) -> dict[str, Row | _Checked]:
@@ -158,9 +184,8 @@ def _measured(
     )
     if our_timing.peak_bytes is None or timing.peak_bytes is None:
         return [row]
-    of_memory = dataclasses.replace(row, what=_peak_of(comparison), unit="byte", note="")
     peaks = our_timing.peak_bytes, timing.peak_bytes
-    return [row, _compared(of_memory, peaks, reported())]
+    return [row, _compared(_of_memory(_peak_of(comparison), row), peaks, reported())]
 
 
 def _beside_limit(comparison: Comparison, ours: Timing) -> list[Row]:
@@ -178,6 +203,10 @@ def _beside_limit(comparison: Comparison, ours: Timing) -> list[Row]:
         foreign=ours.foreign,
     )
     return [_compared(row, (ours.peak_bytes, comparison.memory_limit), at_most(1))]
+
+
+def _of_memory(what: str, row: Row) -> Row:
+    return dataclasses.replace(row, what=what, unit="byte", note="")
 
 
 def _peak_of(comparison: Comparison) -> str:

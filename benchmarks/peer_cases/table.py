@@ -117,7 +117,8 @@ def markdown(report: Report, surroundings: dict[str, Any]) -> str:
         ),
         (
             f"Image {scale.image_px} px, {scale.conversion_px} px where it is converted; "
-            f"{scale.n_spots} and {scale.n_bins} rows of counts. The page cache is warm."
+            f"{scale.n_spots} and {scale.n_bins} rows of counts; {scale.small}, {scale.middle} and "
+            f"{scale.large} rows in a small, a middle and a large table. The page cache is warm."
         ),
         f"Versions: {versions}.",
     )
