@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stformat.cli._app import AsJson, Quiet, Store, app
+from stformat.cli._app import AsJson, Quiet, StoreOrUrl, app
 from stformat.cli._exported import print_export
 from stformat.cli._shown import shown_progress, told_interruption
 
@@ -27,7 +27,7 @@ class LayoutName(StrEnum):
 
 @app.command()
 def export(  # noqa: PLR0917 - typer reads one parameter an option
-    slide: Store,
+    slide: StoreOrUrl,
     out: Annotated[Path, typer.Argument(help="Directory or file to make.")],
     to: Annotated[
         LayoutName,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from stformat.cli._app import AsJson, Quiet, Store, app
+from stformat.cli._app import AsJson, Quiet, StoreOrUrl, app
 from stformat.cli._exported import print_export
 from stformat.cli._shown import shown_progress, told_interruption
 
@@ -38,7 +38,7 @@ class NormalizeName(StrEnum):
 
 @app.command()
 def tiles(  # noqa: PLR0917 - typer reads one parameter an option
-    slide: Store,
+    slide: StoreOrUrl,
     out: Annotated[Path, typer.Argument(help="Directory to make.")],
     format: Annotated[  # noqa: A002 - the name of the option
         TileFormatName,

@@ -11,9 +11,10 @@ from pathlib import Path
 import google_crc32c
 
 from stformat.errors import CorruptStoreError, ExportError, Problem
+from stformat.metadata.stformat_v0_1 import FileEntry
 from stformat.model import Progress, ProgressEvent
 from stformat.store.layout import COMMIT_PATH, MANIFEST_PATH
-from stformat.store.manifest import ROOT_PATH
+from stformat.store.manifest import ROOT_PATH, bytes_entry
 from stformat.store.opened import CommittedStore
 from stformat.store.reader import Slide
 
@@ -52,21 +53,27 @@ def write_zip(slide: Slide, path: Path, progress: Progress) -> None:
     """
     store = slide.opened.store
     _check_unchanged(store, slide)
-    expected = {entry.path: entry.crc32c for entry in store.manifest.files}
-    listed = sorted(expected, key=lambda member: (member != ROOT_PATH, member.encode()))
-    members = [*listed, MANIFEST_PATH, COMMIT_PATH]
-    copied: dict[str, str] = {}
-    progress(ProgressEvent(step="copy", total=len(members), unit="files"))
+    entries = [*_listed(store), *_records(store)]
+    progress(ProgressEvent(step="copy", total=len(entries), unit="files"))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for number, member in enumerate(members, start=1):
-            copied[member] = _copy(store, member, archive)
-            _check(member, copied[member], expected.get(member))
-            progress(ProgressEvent(step="copy", done=number, total=len(members), unit="files"))
-    progress(ProgressEvent(step="verify", total=len(members), unit="files"))
+        for number, entry in enumerate(entries, start=1):
+            _check(entry, _copy(store, entry, archive))
+            progress(ProgressEvent(step="copy", done=number, total=len(entries), unit="files"))
+    progress(ProgressEvent(step="verify", total=len(entries), unit="files"))
     with zipfile.ZipFile(path) as archive:
-        for number, member in enumerate(members, start=1):
-            _check(member, _checksum(archive, member), copied[member])
-            progress(ProgressEvent(step="verify", done=number, total=len(members), unit="files"))
+        for number, entry in enumerate(entries, start=1):
+            _check(entry, _checksum(archive, entry.path))
+            progress(ProgressEvent(step="verify", done=number, total=len(entries), unit="files"))
+
+
+def _listed(store: CommittedStore) -> list[FileEntry]:
+    """Return the files of the manifest, the root's metadata first: readers begin with them."""
+    return sorted(store.manifest.files, key=lambda entry: entry.path != ROOT_PATH)
+
+
+def _records(store: CommittedStore) -> list[FileEntry]:
+    """Describe the manifest and the commit record, which list each other but not themselves."""
+    return [bytes_entry(path, store.files.read(path)) for path in (MANIFEST_PATH, COMMIT_PATH)]
 
 
 def _check_unchanged(store: CommittedStore, slide: Slide) -> None:
@@ -82,16 +89,16 @@ def _check_unchanged(store: CommittedStore, slide: Slide) -> None:
         )
 
 
-def _copy(store: CommittedStore, member: str, archive: zipfile.ZipFile) -> str:
-    size = store.files.size(member)
-    header = zipfile.ZipInfo(member, date_time=_DATE)
+def _copy(store: CommittedStore, entry: FileEntry, archive: zipfile.ZipFile) -> str:
+    size = entry.size
+    header = zipfile.ZipInfo(entry.path, date_time=_DATE)
     header.create_system = _UNIX
     header.external_attr = _MODE << 16
     header.file_size = size
     checksum = 0
     with archive.open(header, "w", force_zip64=size >= zipfile.ZIP64_LIMIT) as target:
         for start in range(0, size, _BLOCK):
-            block = store.files.read_range(member, start, min(_BLOCK, size - start))
+            block = store.files.read_range(entry.path, start, min(_BLOCK, size - start))
             checksum = google_crc32c.extend(checksum, block)
             target.write(block)
     return f"{checksum:08x}"
@@ -105,13 +112,13 @@ def _checksum(archive: zipfile.ZipFile, member: str) -> str:
     return f"{checksum:08x}"
 
 
-def _check(member: str, found: str, expected: str | None) -> None:
-    if expected is not None and found != expected:
+def _check(entry: FileEntry, found: str) -> None:
+    if found != entry.crc32c:
         raise CorruptStoreError(
             Problem(
                 "export.checksum",
-                member,
-                f"the checksum must be {expected}",
+                entry.path,
+                f"the checksum must be {entry.crc32c}",
                 found,
                 "run `stformat verify` on the store",
             )

@@ -134,6 +134,7 @@ def export_tiles(
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> import stformat as stf
     >>> from stformat.testing import make_slide, write_legacy_st
     >>> folder = Path(tempfile.mkdtemp())

@@ -234,6 +234,11 @@ def test_zip_holds_the_very_files_of_the_store(store_of, tmp_path):
         assert all(archive.read(name) == path.read_bytes() for name, path in files.items())
         assert {member.compress_type for member in members} == {zipfile.ZIP_STORED}
         assert {member.date_time for member in members} == {(1980, 1, 1, 0, 0, 0)}
+    assert stf.verify_store(out) == []
+    with stf.open_slide(store) as slide, stf.open_slide(out) as zipped:
+        assert_same(slide, zipped)
+        again = stf.export_slide(zipped, tmp_path / "again.zip", to="zip")
+    assert again.read_bytes() == out.read_bytes()
 
 
 @pytest.mark.parametrize(
