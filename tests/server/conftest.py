@@ -28,6 +28,8 @@ http {{
     gzip on; gzip_types *; gzip_min_length 1;
     server {{
         listen 127.0.0.1:{port};
+        listen 127.0.0.1:{tls_port} ssl;
+        ssl_certificate {folder}/server.pem; ssl_certificate_key {folder}/server.key;
         root {folder}/served;
         access_log {folder}/access.log requests;
         location /closed/ {{ deny all; }}
@@ -52,6 +54,9 @@ class Nginx:
     """A running nginx."""
 
     url: str
+    tls_url: str
+    """The same under a certificate that ``ca.pem`` in its folder has signed."""
+
     folder: Path
     """Its folder; ``served`` below it is what it serves."""
 
@@ -80,32 +85,55 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     pytest.fail("the server did not begin to listen")
 
 
-@pytest.fixture(scope="session")
-def nginx(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Iterator[Nginx]:
-    """Nginx with the small store as ``slide.zarr``; not root's temporary directory if it is."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("nginx is not installed: install it, on Debian by apt-get install nginx")
-    folder = tmp_path_factory.mktemp("nginx")
-    shutil.copytree(small_store, folder / "served/slide.zarr")
-    # The password "secret" as Apache's MD5 of it.
-    users = subprocess.run(
-        ["openssl", "passwd", "-apr1", "-salt", "salt", "secret"],  # noqa: S607 - from the PATH
+def openssl(folder: Path, arguments: str) -> str:
+    run = subprocess.run(
+        ["openssl", *arguments.split()],  # noqa: S607 - from the PATH
+        cwd=folder,
         capture_output=True,
         text=True,
         check=True,
     )
-    (folder / "users").write_text(f"me:{users.stdout}")
-    port = free_port()
+    return run.stdout
+
+
+def certify(folder: Path) -> None:
+    """Make an authority, ``ca.pem``, and a certificate of it for 127.0.0.1."""
+    new = "-newkey rsa:2048 -nodes -subj /CN="
+    openssl(folder, f"req -x509 -days 2 {new}ca -keyout ca.key -out ca.pem")
+    openssl(folder, f"req {new}127.0.0.1 -keyout server.key -out server.csr")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1")
+    openssl(
+        folder,
+        "x509 -req -days 2 -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names "
+        "-out server.pem",
+    )
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory: pytest.TempPathFactory, small_store: Path) -> Iterator[Nginx]:
+    """Nginx with the small store as ``slide.zarr``."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("nginx is not installed: install it, on Debian by apt-get install nginx")
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: install it, on Debian by apt-get install openssl")
+    folder = tmp_path_factory.mktemp("nginx")
+    shutil.copytree(small_store, folder / "served/slide.zarr")
+    # The password "secret" as Apache's MD5 of it.
+    password = openssl(folder, "passwd -apr1 -salt salt secret")
+    (folder / "users").write_text(f"me:{password}")
+    certify(folder)
+    port, tls_port = free_port(), free_port()
     (folder / "nginx.conf").write_text(
-        ("user root;" if os.geteuid() == 0 else "") + CONFIGURATION.format(folder=folder, port=port)
+        ("user root;" if os.geteuid() == 0 else "")
+        + CONFIGURATION.format(folder=folder, port=port, tls_port=tls_port)
     )
     process = subprocess.Popen(
         [program, "-p", folder, "-c", folder / "nginx.conf"], stderr=subprocess.DEVNULL
     )
     try:
         wait_for(port, process)
-        yield Nginx(f"http://127.0.0.1:{port}", folder)
+        yield Nginx(f"http://127.0.0.1:{port}", f"https://127.0.0.1:{tls_port}", folder)
     finally:
         process.terminate()
         process.wait(10)

@@ -71,6 +71,17 @@ def test_what_is_denied_missing_or_served_whole_is_told_apart(nginx):
         slide.read_region(0, 0, 0, 8, 8)
 
 
+def test_a_certificate_is_trusted_if_its_authority_is(nginx):
+    address = f"{nginx.tls_url}/slide.zarr"
+    options = {"retry_config": {"max_retries": 0}}
+    with pytest.raises(StoreReadError, match="root_certificate") as caught:
+        stf.open_slide(address, storage_options=options)
+    assert caught.value.problems[0].code == "store.tls"
+    trusted = {"client_options": {"root_certificate": (nginx.folder / "ca.pem").read_text()}}
+    with stf.open_slide(address, storage_options=trusted) as slide:
+        assert slide.tiles(32)[0].any()
+
+
 def test_a_shard_that_is_replaced_meanwhile_is_said_to_be(nginx):
     shard = nginx.folder / "served/slide.zarr/images/he/s0/c/0/0/0"
     before = shard.read_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import shutil
@@ -16,6 +15,8 @@ import pandas as pd
 import pytest
 import shapely
 import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import stformat as stf
@@ -75,6 +76,29 @@ def test_everything_reads_as_it_does_locally(url, local):
         pd.testing.assert_frame_equal(slide.obs, local.obs)
         pd.testing.assert_frame_equal(slide.var, local.var)
         assert slide.rows([local.obs.index[3]]).tolist() == [3]
+
+
+def test_what_looks_wrong_is_looked_for_at_a_url_too(url, small_store):
+    assert stf.check_store(url) == stf.check_store(small_store)
+
+
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # it is read only
+)
+@given(
+    level=st.integers(0, 1),
+    corner=st.tuples(st.integers(-50, 900), st.integers(-50, 1100)),
+    size=st.tuples(st.integers(1, 600), st.integers(1, 600)),
+    rows=st.lists(st.integers(0, 48), max_size=12),
+)
+def test_any_read_is_the_local_one(open_url, local, *, level, corner, size, rows):
+    with open_url() as slide:
+        np.testing.assert_array_equal(
+            slide.read_region(level, *corner, *size), local.read_region(level, *corner, *size)
+        )
+        assert (slide.counts[rows] != local.counts[rows]).nnz == 0
 
 
 def test_an_image_shard_takes_a_request_for_its_index_and_one_for_its_pixels(url, server):
@@ -261,7 +285,9 @@ def test_xarray_opens_a_url(url, small_store, chunks):
         assert tree["s0"].sizes == {"c": 3, "y": 900, "x": 1100}
     with xr.open_dataset(url) as guessed:
         assert "tiles" in guessed
-    gc.collect()
+    with stf.open_dataset(url, chunks=chunks) as own, stf.open_datatree(url) as levels:
+        assert own.sizes["obs"] == here.sizes["obs"]
+        assert set(levels.children) == set(tree.children)
 
 
 def test_other_urls_are_not_asked_whether_they_are_stores(server):
