@@ -19,6 +19,7 @@ from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_cache import ChunkCache
 from stformat.store.layout import by_gene_path
 from stformat.store.opened import CommittedStore
+from stformat.store.read_ahead import map_visits
 from stformat.store.row_index import RowIndex, row_positions
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 __all__ = ["CompressedReader", "CountsReader"]
+
+# Rows at random come back too seldom to be worth new memory, which costs half of what decoding does.
+_KEPT_BYTES = 2**23
 
 
 class CompressedReader:
@@ -47,10 +51,13 @@ class CompressedReader:
         self, store: CommittedStore, path: str, *, n_major: int, n_minor: int, cache: ChunkCache
     ) -> None:
         self._path = path
+        self._costs = store.files.costs
         self._n_major = n_major
         self._n_minor = n_minor
-        self._data = ArrayReader(store, f"{path}/data", cache=cache)
-        self._indices = ArrayReader(store, f"{path}/indices", cache=cache)
+        self._data, self._indices = (
+            ArrayReader(store, f"{path}/{name}", cache=cache, kept_bytes=_KEPT_BYTES)
+            for name in ("data", "indices")
+        )
         self._indptr_reader = ArrayReader(store, f"{path}/indptr", cache=cache)
 
     @property
@@ -105,8 +112,11 @@ class CompressedReader:
             If a chunk is missing or damaged, or an index lies outside the matrix.
         """
         starts, stops = self.indptr[slices], self.indptr[slices + 1]
-        data = self._data.read_1d_ranges(starts, stops)
-        indices = self._indices.read_1d_ranges(starts, stops)
+        data, indices = map_visits(
+            lambda array: array.read_1d_ranges(starts, stops),
+            (self._data, self._indices),
+            self._costs,
+        )
         if len(indices) and not (indices.min() >= 0 and indices.max() < self._n_minor):
             raise self._corrupt(
                 f"indices must be from 0 to {self._n_minor - 1}",

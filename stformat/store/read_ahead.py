@@ -19,7 +19,15 @@ from stformat.errors import CorruptStoreError
 from stformat.store.files import StoreFiles
 from stformat.store.read_costs import ReadCosts
 
-__all__ = ["BYTES_IN_FLIGHT", "N_IN_FLIGHT", "Run", "RunReader", "map_reads", "one_version"]
+__all__ = [
+    "BYTES_IN_FLIGHT",
+    "N_IN_FLIGHT",
+    "Run",
+    "RunReader",
+    "map_reads",
+    "map_visits",
+    "one_version",
+]
 
 N_IN_FLIGHT = 16
 """Reads of one process that wait for a network at once."""
@@ -125,6 +133,36 @@ def map_reads[Item, Result](
     finally:
         for future in futures:
             future.cancel()
+
+
+def map_visits[Item, Result](
+    visit: Callable[[Item], Result], items: Sequence[Item], costs: ReadCosts
+) -> list[Result]:
+    """Apply a function that reads and decodes to a few items, at once where reads wait.
+
+    Parameters
+    ----------
+    visit : callable
+        Called once an item; it may wait for reads of `map_reads` and `RunReader`.
+    items : sequence
+        A few: each has a thread of its own where reads wait for a network.
+    costs : ReadCosts
+        Of the files that `visit` reads.
+
+    Returns
+    -------
+    list
+        Results in the order of `items`.
+
+    Examples
+    --------
+    >>> map_visits(len, ["a", "bcd"], ReadCosts(n_in_flight=2))
+    [1, 3]
+    """
+    if not costs.n_in_flight:
+        return [visit(item) for item in items]
+    with ThreadPoolExecutor(len(items), thread_name_prefix="stformat-visit") as threads:
+        return list(threads.map(visit, items))
 
 
 @contextmanager

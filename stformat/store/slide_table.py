@@ -19,6 +19,7 @@ from stformat.store.chunk_cache import ChunkCache
 from stformat.store.counts import CountsReader
 from stformat.store.layout import spots_path
 from stformat.store.opened import CommittedStore
+from stformat.store.read_ahead import map_visits
 from stformat.store.row_index import RowIndex, row_positions
 from stformat.store.text_column import read_text
 
@@ -98,9 +99,10 @@ class SlideTable:
     def centers(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the centres of rows in full-resolution pixels: (m, 2), columns ``(x, y)``."""
         path = spots_path(self.attributes.name)
+        vectors = [self._vector(f"{path}/{axis}") for axis in "xy"]
+        costs = self._store.files.costs
         xy = np.empty((len(rows), 2))
-        for column, axis in enumerate("xy"):
-            xy[:, column] = self._vector(f"{path}/{axis}").take_1d(rows)
+        xy.T[:] = map_visits(lambda vector: vector.take_1d(rows), vectors, costs)
         if not np.isfinite(xy).all():
             raise CorruptStoreError(
                 Problem("table.centres", path, "centres must be finite", "one that is not")
