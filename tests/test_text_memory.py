@@ -1,4 +1,4 @@
-"""Reading a dense text matrix takes memory by its threads and a budget, not by its length."""
+"""Dense text is read and converted in memory by its threads and a budget, not by its length."""
 
 from __future__ import annotations
 
@@ -32,10 +32,19 @@ print(counts.shape[0], total)
 """
 
 
-def _read(source: Path) -> tuple[int, int, int]:
-    """Rows, sum of all counts, and the most anonymous memory in MiB while they were read."""
+CONVERT = """
+import sys
+from stformat import convert_slide, open_slide
+
+with open_slide(convert_slide(sys.argv[1], sys.argv[1] + ".zarr")) as slide:
+    print(slide.n_obs, int(slide.metadata.tables[0].total))
+"""
+
+
+def _run(code: str, source: Path) -> tuple[int, int, int]:
+    """Rows, sum of all counts, and the most anonymous memory in MiB while a process found them."""
     process = subprocess.Popen(
-        [sys.executable, "-c", READ, str(source)],
+        [sys.executable, "-c", code, str(source)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"STFORMAT_NUM_THREADS": "2"},
@@ -81,15 +90,16 @@ def _write_slide(folder: Path, n_bytes: int) -> tuple[Path, int, list[int]]:
 
 
 @pytest.mark.parametrize(
-    ("n_bytes", "limit_mib"),
+    ("code", "n_bytes", "limit_mib"),
     [
-        pytest.param(150 * 10**6, 256, id="150-MB"),
-        pytest.param(2 * 10**9, 512, id="2-GB", marks=pytest.mark.long),
+        pytest.param(READ, 150 * 10**6, 256, id="150-MB"),
+        pytest.param(READ, 2 * 10**9, 512, id="2-GB", marks=pytest.mark.long),
+        pytest.param(CONVERT, 2 * 10**9, 400, id="2-GB-converted", marks=pytest.mark.long),
     ],
 )
-def test_counts_are_never_in_memory_as_text(tmp_path, n_bytes, limit_mib):
+def test_counts_are_never_in_memory_as_text(tmp_path, code, n_bytes, limit_mib):
     source, n_rows, sums = _write_slide(tmp_path / "tree", n_bytes)
-    found_rows, total, peak_mib = _read(source)
+    found_rows, total, peak_mib = _run(code, source)
     assert peak_mib <= limit_mib
     assert found_rows == n_rows
     assert total == int(np.resize(sums, n_rows).sum())
