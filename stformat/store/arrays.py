@@ -54,6 +54,8 @@ class ArrayReader:
         Path of the array from the root of the store.
     cache : ChunkCache, optional
         Shared with the other arrays of a slide. Without one no chunk outlives its request.
+    kept_bytes : int, optional
+        A request for more leaves no chunk in `cache`; by default, and at most, half of its size.
 
     Raises
     ------
@@ -72,12 +74,20 @@ class ArrayReader:
     """
 
     def __init__(
-        self, store: CommittedStore, path: str, *, cache: ChunkCache | None = None
+        self,
+        store: CommittedStore,
+        path: str,
+        *,
+        cache: ChunkCache | None = None,
+        kept_bytes: int | None = None,
     ) -> None:
         self.path = path
         self.metadata: ArrayMetadata = store.array(path)
         self._store = store
         self._cache = ChunkCache(0) if cache is None else cache
+        # A request that would fill most of the cache only pushes out what the next one needs.
+        half = self._cache.max_bytes // 2
+        self._kept_bytes = half if kept_bytes is None else min(kept_bytes, half)
         self._source = self._open_source()
 
     def __repr__(self) -> str:
@@ -266,8 +276,7 @@ class ArrayReader:
         return edge
 
     def _plan(self, chunks: NDArray[np.int64]) -> _Plan:
-        # A request that would fill most of the cache only pushes out what the next one needs.
-        uses_cache = 2 * len(chunks) * self.chunk_bytes <= self._cache.max_bytes
+        uses_cache = len(chunks) * self.chunk_bytes <= self._kept_bytes
         cached: list[tuple[int, NDArray[Any]]] = []
         missing = np.arange(len(chunks))
         if uses_cache:

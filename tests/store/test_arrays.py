@@ -228,6 +228,16 @@ def test_the_cache_spares_reading_and_stays_within_its_bytes(vector, open_loose,
         assert cache.n_bytes <= 10 * 128
 
 
+def test_a_request_for_more_than_is_kept_leaves_nothing_behind(vector, open_loose):
+    path, data = vector
+    cache = ChunkCache(max_bytes=100 * 128)
+    reader = ArrayReader(open_loose(path), "a", cache=cache, kept_bytes=2 * 128)
+    np.testing.assert_array_equal(reader.read_1d(0, 300), data[:300])
+    assert cache.n_bytes == 0
+    reader.read_1d(0, 64)
+    assert cache.n_bytes == 2 * 128
+
+
 def test_cached_chunks_cannot_be_written_to(vector, open_loose):
     path, data = vector
     reader = ArrayReader(open_loose(path), "a", cache=ChunkCache())
