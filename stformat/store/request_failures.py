@@ -142,7 +142,7 @@ _SIGNS: tuple[tuple[re.Pattern[str], Failure], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), failure)
     for pattern, failure in (
         (r"/latest/(api/token|meta-data)|169\.254\.169\.254|metadata\.google", _NO_CREDENTIALS),
-        (r"RangeNotSupported|UnexpectedRange|NoContentRange|ParseContentRange", _NO_RANGES),
+        (r"UnexpectedRange|NoContentRange|ParseContentRange", _NO_RANGES),
         (r"ContentLength|content-length", _NO_LENGTH),
         (r"dns error|failed to lookup address", _UNKNOWN_SERVER),
         (r"certificate|InvalidMessage|HandshakeFailure|AlertReceived|UnknownIssuer", _TLS),

@@ -70,6 +70,8 @@ class RangeServer(ThreadingHTTPServer):
         self.has_etag = True
         self.has_ranges = True
         self.has_suffixes = True
+        self.has_lengths = True
+        self.has_content_ranges = True
         self.shifts_ranges = False
         self.fault: Callable[[str, int], str | int | None] = lambda _path, _nth: None
         """What goes wrong with the nth request for a path: a status, or the name of a fault."""
@@ -141,12 +143,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, data, start, stop, status, file, *, is_truncated):
         self.send_response(status)
-        if status == 206:
+        if status == 206 and self.server.has_content_ranges:
             shift = int(self.server.shifts_ranges)
             self.send_header(
                 "Content-Range", f"bytes {start + shift}-{stop - 1 + shift}/{len(data)}"
             )
-        self.send_header("Content-Length", str(stop - start))
+        if self.server.has_lengths:
+            self.send_header("Content-Length", str(stop - start))
+        else:
+            self.send_header("Connection", "close")
         if self.server.has_etag:
             self.send_header("ETag", f'"{file.stat().st_mtime_ns:x}-{len(data):x}"')
         self.send_header("Last-Modified", formatdate(file.stat().st_mtime, usegmt=True))

@@ -93,7 +93,9 @@ def test_a_server_that_does_not_speak_tls_is_told_from_others(url):
     assert caught.value.problems[0].code == "store.tls"
 
 
-@pytest.mark.parametrize("lack", ["has_ranges", "has_suffixes", "shifts_ranges"])
+@pytest.mark.parametrize(
+    "lack", ["has_ranges", "has_suffixes", "has_content_ranges", "shifts_ranges"]
+)
 def test_a_server_without_ranges_is_refused_and_nothing_read_as_one(server, open_url, lack):
     with open_url() as slide:
         setattr(server, lack, lack == "shifts_ranges")
@@ -101,6 +103,13 @@ def test_a_server_without_ranges_is_refused_and_nothing_read_as_one(server, open
             read_pixels(slide)
         assert caught.value.problems[0].code == "store.no-ranges"
         assert len(server.seen(FIRST_SHARD)) == 1
+
+
+def test_a_server_that_does_not_say_how_long_its_answers_are_is_refused(server, open_url):
+    server.has_lengths = False
+    with pytest.raises(UnsupportedStoreError) as caught:
+        open_url()
+    assert caught.value.problems[0].code == "store.no-length"
 
 
 def test_files_are_read_as_they_are(files, server, shard):
