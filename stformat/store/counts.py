@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CompressedReader", "CountsReader"]
 
-# Rows at random come back too seldom to be worth new memory, which costs half of what decoding does.
-_KEPT_BYTES = 2**23
-
 # Rows at random come back too seldom to be worth new memory, which costs a third of a request.
 _KEPT_BYTES = 2**23
 
