@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from stformat.lazy.annotated_matrix import to_anndata
     from stformat.lazy.dataset import open_dataset
     from stformat.lazy.datatree import open_datatree
-    from stformat.loader.loader import TileLoader
     from stformat.lazy.sparse_blocks import counts_as_dask
     from stformat.lazy.spatial_elements import to_spatialdata
+    from stformat.loader.loader import TileLoader
     from stformat.store.commit import seal_store
     from stformat.store.reader import Slide, open_slide
     from stformat.store.verify import verify_store
@@ -44,6 +44,7 @@ __all__ = [
     "GenePanel",
     "Slide",
     "Split",
+    "TileLoader",
     "check_store",
     "collect_slides",
     "convert_slide",
