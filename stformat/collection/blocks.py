@@ -23,15 +23,16 @@ def tile_reach_px(tile_px: int, scale: float) -> float:
     Returns
     -------
     float
-        Half the edge; and one pixel of the tile, or of the slide where that is larger, by which
-        windows are rounded to whole pixels and by which resampling looks beside them.
+        Half the edge; and two pixels of the level that is read, by which windows are rounded to
+        whole pixels and by which resampling looks beside them.
 
     Examples
     --------
     >>> tile_reach_px(224, 1.0)
-    113.01
+    114.02
     """
-    return tile_px * scale / 2 + max(1.0, 1.01 * scale)
+    # A level is read whose pixels are at most 129 / 128 of those of the tile.
+    return tile_px * scale / 2 + 2 * max(1.0, 1.01 * scale)
 
 
 def block_sides(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,16 @@ from stformat.errors import (
 )
 from stformat.model import Progress, ProgressEvent, silent
 from stformat.store.durable import write_file
-from stformat.store.files import DirectoryFiles
 from stformat.store.layout import COMMIT_PATH
+from stformat.store.location import parse_location
 from stformat.store.lock import writer_lock
 from stformat.store.manifest import ROOT_PATH, RecordError, parse_commit, read_bounded
+from stformat.store.open_files import open_files
 from stformat.store.reader import open_slide
 
 __all__ = ["CollectReport", "collect_slides"]
+
+_ZIP = ".zarr.zip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +85,8 @@ def collect_slides(
     Parameters
     ----------
     directory : path
-        Folder of stores, or of folders of stores. Hidden names are not looked at, nor what is
-        below a store; links to folders are followed.
+        Folder of stores, zip files ``.zarr.zip`` among them, or of folders of stores. Hidden names
+        are not looked at, nor what is below a store; links to folders are followed.
     progress : callable, optional
         Called with a `ProgressEvent` of step ``"collect"`` when a store is done.
 
@@ -196,7 +199,7 @@ def _is_of(store: Path, row: Mapping[str, Any]) -> bool:
     if row["fingerprint_version"] != FINGERPRINT_VERSION or row["is_changed"]:
         return False
     try:
-        with DirectoryFiles(store) as files:
+        with closing(open_files(parse_location(store))) as files:
             commit = parse_commit(read_bounded(files, COMMIT_PATH))
             root = hashlib.sha256(read_bounded(files, ROOT_PATH)).hexdigest()
     except (StoreError, RecordError):
@@ -216,11 +219,7 @@ def _stores_below(root: Path, problems: list[Problem]) -> Iterator[str]:
         below = pending.pop()
         try:
             with os.scandir(root / below) as entries:
-                names = sorted(
-                    entry.name
-                    for entry in entries
-                    if not entry.name.startswith(".") and entry.is_dir()
-                )
+                names = sorted(entry.name for entry in entries if _may_hold_stores(entry))
             identity = (root / below).stat()
         except OSError as error:
             problems.append(
@@ -237,10 +236,16 @@ def _stores_below(root: Path, problems: list[Problem]) -> Iterator[str]:
         seen.add((identity.st_dev, identity.st_ino))
         for name in names:
             path = f"{below}/{name}" if below else name
-            if _should_be_store(root / path):
+            if path.endswith(_ZIP) or _should_be_store(root / path):
                 yield path
             else:
                 pending.append(path)
+
+
+def _may_hold_stores(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith("."):
+        return False
+    return entry.is_dir() or entry.name.endswith(_ZIP)
 
 
 def _should_be_store(directory: Path) -> bool:

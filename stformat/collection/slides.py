@@ -11,7 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -70,7 +70,7 @@ class Collection:
     ) -> None:
         self._location = location
         self._catalogue = catalogue
-        self._positions = positions
+        self._positions = np.ascontiguousarray(positions, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -314,9 +314,13 @@ class Collection:
         opened = [partial(self.__getitem__, place) for place in range(len(self))]
         return gene_panel(opened, rule, **options)
 
-    @property
+    @cached_property
     def _table(self) -> pa.Table:
-        return self._catalogue.table.take(self._positions)
+        # From a buffer: to make an array of anything else pyarrow imports pandas.
+        buffers = [None, pa.py_buffer(self._positions)]
+        return self._catalogue.table.take(
+            pa.Array.from_buffers(pa.int64(), len(self._positions), buffers)
+        )
 
     def _at(self, positions: NDArray[np.int64]) -> Collection:
         return Collection(self._location, self._catalogue, positions)

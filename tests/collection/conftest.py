@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -66,14 +69,41 @@ def genes_of() -> Callable[..., Genes]:
     return _genes_of
 
 
-@pytest.fixture(scope="session")
-def blobs() -> Callable[..., Image]:
-    return _blobs
+def _write(
+    path: Path,
+    slide_id: str,
+    counts: sparse.csr_array,
+    genes: Genes,
+    *,
+    xy: Any,
+    in_tissue: Any,
+    image: Image | None,
+    sections: bool,
+    descriptors: dict[str, Any],
+) -> None:
+    record = make_record(n_obs=counts.shape[0], n_vars=counts.shape[1], image_px=None)
+    table = record.tables[0]
+    spots = table.spots if sections else replace(table.spots, section=None)
+    if xy is not None:
+        spots = replace(spots, xy=np.asarray(xy, dtype=np.float64))
+    if in_tissue is not None:
+        spots = replace(spots, in_tissue=in_tissue)
+    record = replace(
+        record,
+        slide_id=slide_id,
+        tables=(replace(table, spots=spots, counts=make_counts(counts), genes=genes),),
+        image=image,
+        sources=record.sources if image is None else (*record.sources, image.source),
+        descriptors=replace(record.descriptors, **{"species": "human", **descriptors}),
+    )
+    with replace_store(path) as directory:
+        write_slide(record, directory)
 
 
 @pytest.fixture(scope="session")
-def write_store_in() -> Callable[..., Path]:
-    """Write a small store into a folder, and return its path."""
+def write_store_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a small store into a folder, and return its path; one like it is copied instead."""
+    written = tmp_path_factory.mktemp("written")
 
     def write(
         folder: Path,
@@ -83,7 +113,8 @@ def write_store_in() -> Callable[..., Path]:
         *,
         slide_id: str | None = None,
         xy: Any = None,
-        image: Image | None = None,
+        in_tissue: Any = None,
+        image_seed: int | None = None,
         sections: bool = False,
         **descriptors: Any,
     ) -> Path:
@@ -91,25 +122,21 @@ def write_store_in() -> Callable[..., Path]:
             counts = _draw_counts(30, 20, seed=sum(name.encode()))
         if genes is None:
             genes = _genes_of([f"G{column}" for column in range(counts.shape[1])])
-        record = make_record(n_obs=counts.shape[0], n_vars=counts.shape[1], image_px=None)
-        table = record.tables[0]
-        spots = table.spots if sections else replace(table.spots, section=None)
-        if xy is not None:
-            spots = replace(spots, xy=np.asarray(xy, dtype=np.float64))
-        sources = record.sources if image is None else (*record.sources, image.source)
-        record = replace(
-            record,
-            slide_id=slide_id or Path(name).stem,
-            tables=(replace(table, spots=spots, counts=make_counts(counts), genes=genes),),
-            image=image,
-            sources=sources,
-            descriptors=replace(record.descriptors, **{"species": "human", **descriptors}),
-        )
+        slide_id = slide_id or Path(name).stem
+        content = (
+            slide_id, counts.toarray(), genes, xy, in_tissue, image_seed, sections, descriptors
+        )  # fmt: skip
+        like = written / f"{hashlib.sha256(pickle.dumps(content)).hexdigest()}.zarr"
+        if not like.exists():
+            image = None if image_seed is None else _blobs(image_seed)
+            _write(
+                like, slide_id, counts, genes,
+                xy=xy, in_tissue=in_tissue, image=image, sections=sections, descriptors=descriptors,
+            )  # fmt: skip
         path = folder / f"{name}.zarr"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replace_store(path, overwrite=path.exists()) as directory:
-            write_slide(record, directory)
-        return path
+        if path.exists():
+            shutil.rmtree(path)
+        return Path(shutil.copytree(like, path))
 
     return write
 

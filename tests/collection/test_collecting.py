@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+import stformat as stf
 from stformat.cli import app
 from stformat.collection import collecting
 from stformat.collection.catalogue import (
@@ -24,8 +25,8 @@ from stformat.store.lock import writer_lock
 
 
 @pytest.fixture
-def folder(write_store, fast_path, blobs):
-    write_store("A", donor="d1", study="s1", image=blobs(1), keywords=("one", "two"))
+def folder(write_store, fast_path):
+    write_store("A", donor="d1", study="s1", image_seed=1, keywords=("one", "two"))
     write_store("deep/er/B", tissue="Breast", involves_cancer=True, sections=True)
     return fast_path
 
@@ -150,13 +151,26 @@ def test_other_zarr_groups_are_named_but_no_problem(folder):
     assert (report.others, report.problems, report.n_slides) == (("other",), (), 2)
 
 
-def test_links_are_followed_once_and_hidden_names_never(folder, write_store, tmp_path):
+def test_links_are_followed_once_and_hidden_names_never(folder, write_store):
     (folder / "again").symlink_to(folder, target_is_directory=True)
     (folder / "linked.zarr").symlink_to(folder / "A.zarr", target_is_directory=True)
     write_store(".hidden/C")
     report = collect_slides(folder)
     assert sorted(report.read) == ["A.zarr", "deep/er/B.zarr", "linked.zarr"]
     assert [problem.code for problem in report.problems] == ["catalogue.repeated-id"]
+
+
+def test_zip_files_are_stores_too(folder, monkeypatch):
+    stf.export_slide(folder / "A.zarr", folder / "Z.zarr.zip", to="zip")
+    (folder / "broken.zarr.zip").write_bytes(b"PK no more")
+    report = collect_slides(folder)
+    assert "Z.zarr.zip" in report.read
+    assert {problem.code for problem in report.problems} >= {"catalogue.repeated-id"}
+    assert any("broken.zarr.zip" in problem.where for problem in report.problems)
+    monkeypatch.setattr(collecting, "slide_row", None)
+    assert "Z.zarr.zip" in collect_slides(folder).kept
+    with stf.open_collection(folder).where(path="Z.zarr.zip")[0] as slide:
+        assert slide.slide_id == "A"
 
 
 def test_a_store_that_another_tool_changed_is_marked(folder):
