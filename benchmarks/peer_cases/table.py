@@ -112,8 +112,8 @@ def markdown(report: Report, surroundings: dict[str, Any]) -> str:
         ),
         "\n".join([*_HEAD, *(_line(row, report.rounds) for row in report.rows)]),
         (
-            "Shuffled batches of expression have no row: there is no loader yet. What opening "
-            "costs is measured by `benchmarks/opening.py`."
+            "Shuffled batches are measured by `benchmarks/loader.py`; importing, and opening ten "
+            "million rows, by `benchmarks/opening.py`."
         ),
         (
             f"Image {scale.image_px} px, {scale.conversion_px} px where it is converted; "
