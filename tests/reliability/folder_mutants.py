@@ -191,7 +191,7 @@ def main(first, count, directory):
         # Ends the process: parsers do not come back to Python to be interrupted.
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
-            act = convert if number // len(folders) % 14 == 0 else read
+            act = convert if number // len(folders) % 28 == 0 else read
             outcomes[act(source, target)] += 1
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what is looked for
             failures.append(f"{case.read_text()}: {type(error).__name__}: {error}")
