@@ -126,10 +126,11 @@ def export_tiles(
 
     Notes
     -----
-    Memory: three batches of 64 MiB, the cache of the slide, the table's ``obs``, and about 300
-    bytes a row. The same arguments give the same bytes. In names of files, what is no ASCII letter,
-    digit, ``_`` or ``-`` is ``_``, and where two barcodes would have one name all but the first get
-    a number; ``rows.csv`` and the samples' documents have the barcodes themselves.
+    Memory: batches of 64 MiB, of which three or four are there at a time, the cache of the slide
+    (128 MiB), the table's ``obs``, and about 300 bytes a row. The same arguments give the same
+    bytes. In names of files, what is no ASCII letter, digit, ``_`` or ``-`` is ``_``, and where two
+    barcodes would have one name all but the first get a number; ``rows.csv`` and the samples'
+    documents have the barcodes themselves.
 
     Examples
     --------

@@ -25,13 +25,13 @@ from stformat.testing.records import make_record
 
 
 def make(**options) -> SlideRecord:
-    record = make_record(**options)
+    record = make_record(**{"image_px": (400, 500), **options})
     return replace(record, descriptors=replace(record.descriptors, species="mouse"))
 
 
 def fluorescence(n_channels: int) -> SlideRecord:
     """16 bits a sample, names of fluorophores, black around it."""
-    record = make(n_channels=n_channels, pixel_dtype=np.uint16, image_px=(1100, 700))
+    record = make(n_channels=n_channels, pixel_dtype=np.uint16, image_px=(1100, 300))
     names = ("DAPI", "Cy3", "Cy5", "FITC", "TRITC")[:n_channels]
     return replace(
         record,

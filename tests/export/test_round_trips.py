@@ -144,6 +144,20 @@ def test_patches_are_those_that_readers_of_hest_expect(store_of, tmp_path):
         assert shown.shape[1] == pytest.approx(slide.levels[0].width * scale)
 
 
+def test_openslide_reads_every_level_of_the_image_of_hest(store_of, tmp_path):
+    openslide = pytest.importorskip("openslide", reason="needs the extra openslide")
+    out = stf.export_slide(store_of("ST"), tmp_path / "out", to="hest", patch_px=32)
+    with stf.open_slide(store_of("ST")) as slide, openslide.OpenSlide(out / "wsis/S1.tif") as tiff:
+        sizes = [(level.width, level.height) for level in slide.levels]
+        assert list(tiff.level_dimensions) == sizes
+        assert len(sizes) > 1
+        for number, (width, height) in enumerate(sizes):
+            pixels = np.asarray(tiff.read_region((0, 0), number, (width, height)))
+            expected = slide.read_region(number, 0, 0, height, width).transpose(1, 2, 0)
+            assert np.array_equal(pixels[..., :3], expected)
+        assert float(tiff.properties["tiff.XResolution"]) == pytest.approx(1e4 / slide.mpp)
+
+
 def test_hest_keeps_outlines_of_tissue_and_cells(tmp_path):
     slide = make_slide(height=400, width=420, n_genes=16, pitch_px=40.0, seed=1, slide_id="H1")
     source = write_hest(slide, tmp_path / "hest", quirks=HestQuirks(cells="parquet"))
