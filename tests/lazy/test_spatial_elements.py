@@ -92,7 +92,7 @@ def test_pixels_and_counts_stay_in_the_store(paths, chunks_read):
         np.testing.assert_array_equal(counts.compute().toarray(), slide.counts[:].toarray())
 
 
-@pytest.mark.parametrize("name", ["spots", "bins", "no-image", "no-mpp"])
+@pytest.mark.parametrize("name", ["spots", "bins", "no-image"])
 def test_a_round_trip_keeps_the_slide(paths, tmp_path, name):
     with stf.open_slide(paths[name]) as slide:
         sdata = stf.to_spatialdata(slide, backed=name == "spots")
