@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -110,19 +110,20 @@ class GroupExpression:
         self._map_of_row = np.repeat([number for number, _ in blocks], n_rows).astype(np.int64)
         self._row_in_matrix = np.empty(len(self._map_of_row), np.int64)
         self._matrices: dict[int, _Matrix] = {}
+        self._as_scipy: dict[int, sparse.csr_array] = {}
         for number in np.unique(self._map_of_row).tolist():
             is_here = self._map_of_row == number
             self._row_in_matrix[is_here] = np.arange(np.count_nonzero(is_here))
             mine = [block for which, block in blocks if which == number]
             self._matrices[number] = _matrix(mine, maps[number], xp)
 
-    def dense(self, rows: NDArray[np.int64]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
-        """Return (n, n_genes) float32 for rows of all blocks in turn, in any order."""
+    def dense(self, rows: NDArray[np.int64], empty: Callable[..., Any]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
+        """Return (n, n_genes) float32 for rows of all blocks in turn, in an array of `empty`."""
         of_row = self._map_of_row[rows]
         first = int(of_row[0])
+        out = empty((len(rows), self._rule.n_genes), np.float32)
         if (of_row == first).all():
-            return self._dense_of(first, rows)
-        out = self._xp.empty((len(rows), self._rule.n_genes), np.float32)
+            return self._dense_of(first, rows, out)
         for number in np.unique(of_row).tolist():
             here = np.flatnonzero(of_row == number)
             out[self._xp.asarray(here)] = self._dense_of(number, rows[here])
@@ -153,7 +154,7 @@ class GroupExpression:
             measured[of_row == number] = self._maps[number].is_measured
         return measured
 
-    def _dense_of(self, number: int, rows: NDArray[np.int64]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
+    def _dense_of(self, number: int, rows: NDArray[np.int64], out: Any = None) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         matrix = self._matrices[number]
         scaled: dict[str, Any] = {}
         if self._rule.normalize is not None:
@@ -166,18 +167,34 @@ class GroupExpression:
             gene_map=matrix.target,
             n_out=self._rule.n_genes,
             rows=self._xp.asarray(self._row_in_matrix[rows]),
+            out=out,
             **scaled,
         )
+
+    def _whole(self, number: int) -> sparse.csr_array:
+        """Return a matrix as SciPy has it, made once."""
+        from scipy import sparse  # noqa: PLC0415 - see the module's imports
+
+        if number not in self._as_scipy:
+            matrix = self._matrices[number]
+            is_huge = len(matrix.data) > np.iinfo(np.int32).max
+            index_type = np.int64 if is_huge else matrix.indices.dtype
+            self._as_scipy[number] = sparse.csr_array(
+                # SciPy copies indices and offsets of different types.
+                (
+                    matrix.data,
+                    matrix.indices.astype(index_type, copy=False),
+                    matrix.indptr.astype(index_type),
+                ),
+                shape=(len(matrix.indptr) - 1, len(matrix.target)),
+            )
+        return self._as_scipy[number]
 
     def _sparse_of(self, number: int, rows: NDArray[np.int64]) -> sparse.csr_array:
         from scipy import sparse  # noqa: PLC0415 - see the module's imports
 
         matrix, wanted = self._matrices[number], self._row_in_matrix[rows]
-        whole = sparse.csr_array(
-            (matrix.data, matrix.indices, matrix.indptr),
-            shape=(len(matrix.indptr) - 1, len(matrix.target)),
-        )
-        counts = whole[wanted]
+        counts: sparse.csr_array = self._whole(number)[wanted]
         values = counts.data
         if self._rule.normalize is not None:
             values = kernels.normalize_log1p(
@@ -192,8 +209,8 @@ class GroupExpression:
 
 
 def _matrix(blocks: list[sparse.csr_array], genes: GeneMap, xp: Any) -> _Matrix:  # noqa: ANN401 - a module
-    data = np.concatenate([block.data for block in blocks])
-    indices = np.concatenate([block.indices for block in blocks])
+    data = _joined([block.data for block in blocks])
+    indices = _joined([block.indices for block in blocks])
     lengths = np.concatenate([np.diff(block.indptr) for block in blocks])
     indptr = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=indptr[1:])
@@ -204,6 +221,10 @@ def _matrix(blocks: list[sparse.csr_array], genes: GeneMap, xp: Any) -> _Matrix:
         totals=xp.asarray(kernels.row_sums(data, indptr)),
         target=xp.asarray(genes.target),
     )
+
+
+def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _in_columns(

@@ -14,6 +14,7 @@ from stformat.kernels._pool import map_chunks
 from stformat.loader.augment import Augmentation, Changes
 from stformat.loader.expression import ExpressionRule, GroupExpression
 from stformat.loader.inventory import Inventory
+from stformat.loader.memory import Memory
 from stformat.loader.pixels import HeldPixels, TileRule, hold_pixels
 from stformat.loader.plan import EpochPlan, GroupPlan
 from stformat.loader.shelf import SlideShelf
@@ -59,8 +60,15 @@ class Output:
     augment: Augmentation | None
     """Random changes."""
 
+    memory: Memory
+    """Where arrays of NumPy are made."""
+
     xp: Any
     """NumPy or CuPy: where arrays are made."""
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:  # noqa: ANN401 - of NumPy or CuPy
+        """Return an array of any content."""
+        return self.memory.empty(shape, dtype) if self.xp is np else self.xp.empty(shape, dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,7 +132,9 @@ class Group:
             held = self.held_row[chosen]
             is_dense = output.expression == "dense"
             expression = self.expression
-            batch["expression"] = expression.dense(held) if is_dense else expression.csr(held)
+            batch["expression"] = (
+                expression.dense(held, output.empty) if is_dense else expression.csr(held)
+            )
             if output.has_measured:
                 batch["measured"] = expression.is_measured(held)
         return batch | {
@@ -139,7 +149,7 @@ class Group:
     def _tiles(self, chosen: NDArray[np.int64], rule: TileRule, output: Output) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         xp = output.xp
         tile_px = rule.grid.tile_px
-        tiles = xp.empty((len(chosen), rule.n_c, tile_px, tile_px), rule.dtype)
+        tiles = output.empty((len(chosen), rule.n_c, tile_px, tile_px), rule.dtype)
         of_part = self.rows.part[chosen]
 
         def cut(part: int) -> None:
@@ -208,7 +218,13 @@ class GroupReader:
                     self._go_on()
                     of_part = np.flatnonzero(rows.part == part)
                     of_tiles, tile[of_part] = np.unique(rows.row[of_part], return_inverse=True)
-                    pixels[part] = hold_pixels(opened, of_tiles, rules[slide], self.output.xp)
+                    pixels[part] = hold_pixels(
+                        opened,
+                        of_tiles,
+                        rules[slide],
+                        memory=self.output.memory,
+                        xp=self.output.xp,
+                    )
                 if self.output.expression is not None:
                     self._go_on()
                     kind = int(self.inventory.map_of_slide[slide])
@@ -271,6 +287,7 @@ def _finished(tiles: Any, changes: Changes | None, output: Output) -> Any:  # no
             flips=None if changes is None else changes.flips,
             turns=None if changes is None else changes.turns,
             dtype=output.dtype,
+            out=output.empty(tiles.shape, output.dtype),
         )
     return tiles if changes is None else _turned(tiles, changes, output.xp)
 

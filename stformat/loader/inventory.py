@@ -176,7 +176,7 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
     def n_bytes(n: NDArray[np.int64], extent_px: NDArray[np.float64]) -> NDArray[np.int64]:
         total = n * row_bytes
         if tiles is not None:
-            total += np.minimum(tiles.tile_bytes(n), tiles.region_bytes(extent_px))
+            total += tiles.held_bytes(n, extent_px)[0]
         return np.maximum(total, 1)
 
     bounds = cut_blocks(xy, n_bytes, block_bytes=wanted.block_bytes)

@@ -15,6 +15,7 @@ from stformat.loader.augment import Augmentation
 from stformat.loader.expression import ExpressionRule, Panel
 from stformat.loader.group import Batch, Group, GroupReader, Output
 from stformat.loader.inventory import Wanted, take_inventory
+from stformat.loader.memory import Memory
 from stformat.loader.pixels import TileRule
 from stformat.loader.plan import EpochPlan, draw_rows, plan_epoch
 from stformat.loader.sampling import parse_weights
@@ -375,6 +376,7 @@ class TileLoader:
         if weights is None and asked.n_draws is not None:
             raise ValueError("n_draws must come with weights, got none")
         self._shelf = SlideShelf(slides, max_open=asked.max_open)
+        self._memory = Memory(asked.group_bytes)
         self._inventory = take_inventory(
             self._shelf,
             [None] * len(slides) if rows is None else rows,
@@ -405,6 +407,7 @@ class TileLoader:
             mean=asked.mean,
             std=asked.std,
             augment=asked.augment,
+            memory=self._memory,
             xp=asked.xp,
         )
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stformat import kernels
 from stformat.coords import TileGrid, grid_for_mpp, tile_windows
+from stformat.loader.memory import Memory
 from stformat.store.reader import Slide
 
 __all__ = ["HeldPixels", "HeldRegion", "HeldTiles", "TileRule", "hold_pixels"]
@@ -63,21 +64,24 @@ class TileRule:
         """Bytes of one pixel."""
         return self.n_c * self.dtype.itemsize
 
-    def tile_bytes(self, n: int | NDArray[np.int64]) -> int | NDArray[np.int64]:
-        """Return the bytes of so many tiles."""
-        return n * (self.sample_bytes * self.grid.tile_px**2)
-
-    def region_bytes(self, extent_px: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the bytes of the smallest regions that hold all windows.
+    def held_bytes(
+        self, n_rows: NDArray[np.int64], extent_px: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the bytes that rows take, and whether these are those of a region.
 
         Parameters
         ----------
-        extent_px : (..., 2) ndarray of float64
-            How far centres lie apart along x and along y, in full-resolution pixels.
+        n_rows : (k,) ndarray of int64
+            Numbers of rows.
+        extent_px : (k, 2) ndarray of float64
+            How far their centres lie apart along x and along y, in full-resolution pixels.
         """
         edges = np.ceil(extent_px / 2**self.grid.level).astype(np.int64) + self.grid.source_px + 1
-        sizes: NDArray[np.int64] = edges.prod(axis=-1) * self.sample_bytes
-        return sizes
+        of_regions = edges.prod(axis=1) * self.sample_bytes
+        of_tiles = n_rows * (self.sample_bytes * self.grid.tile_px**2)
+        # Tiles are copied to a batch faster than they are cut: a region must be worth it.
+        is_region = 2 * of_regions < of_tiles
+        return np.where(is_region, of_regions, of_tiles), is_region
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,6 +148,8 @@ def hold_pixels(
     slide: Slide,
     rows: NDArray[np.int64],
     rule: TileRule,
+    *,
+    memory: Memory,
     xp: Any = np,  # noqa: ANN401 - a module
 ) -> HeldPixels:
     """Read what the tiles of some rows need, each chunk once.
@@ -156,13 +162,15 @@ def hold_pixels(
         Rows of its table, neighbours of one another.
     rule : TileRule
         How tiles lie on it.
+    memory : Memory
+        Where tiles are read to.
     xp : module, default: numpy
         NumPy or CuPy: where the pixels are held.
 
     Returns
     -------
     HeldTiles or HeldRegion
-        Whichever takes less memory.
+        A region where it takes less than half the memory of tiles.
 
     Raises
     ------
@@ -170,9 +178,11 @@ def hold_pixels(
         If a chunk is missing or damaged.
     """
     centers = slide.centers_px(rows)
-    if rule.tile_bytes(len(rows)) < rule.region_bytes(np.ptp(centers, axis=0)):
+    extent = np.ptp(centers, axis=0)[np.newaxis]
+    if not rule.held_bytes(np.array([len(rows)]), extent)[1].any():
         tiles = slide.tiles(rule.grid.tile_px, mpp=rule.mpp, centers_px=centers)
-        return HeldTiles(tiles=xp.asarray(tiles.take(slice(None))))
+        out = memory.empty(tiles.shape, tiles.dtype)
+        return HeldTiles(tiles=xp.asarray(tiles.take(slice(None), out=out)))
     windows = tile_windows(centers, rule.grid)
     level = rule.grid.level
     size = np.array(slide.opened.engine.level_shape(level)[::-1])

@@ -17,7 +17,7 @@ KINDS = {
     # Tiles of 40 px lie apart here, and are held as tiles;
     "spots": {"image_px": (1500, 2200), "n_obs": 60, "seed": 1},
     # here they overlap, and the region they lie in is held.
-    "bins": {"image_px": (300, 400), "n_obs": 250, "seed": 2},
+    "bins": {"image_px": (200, 250), "n_obs": 250, "seed": 2},
     "wide": {"image_px": (300, 8500), "n_obs": 70, "seed": 3},
     "fluorescence": {"n_channels": 4, "pixel_dtype": np.uint16, "image_px": (300, 400)},
     "no-image": {"image_px": None},

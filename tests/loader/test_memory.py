@@ -1,0 +1,84 @@
+"""Memory comes back only when nobody holds it, is bounded, and bounds what an epoch takes."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from stformat.loader import TileLoader
+from stformat.loader.memory import Memory
+
+MIB = 2**20
+
+
+def address(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+@pytest.mark.parametrize("view", [np.ravel, np.transpose, lambda a: a[1:][::2], memoryview])
+def test_a_view_keeps_the_memory(view):
+    memory = Memory(max_idle_bytes=64 * MIB)
+    array = memory.empty((4, 5), np.float32)
+    place = address(array)
+    kept = view(array)
+    del array
+    assert address(memory.empty((4, 5), np.float32)) != place
+    del kept
+    gc.collect()
+    reused = {address(array) for array in [memory.empty((20,), np.uint16) for _ in range(2)]}
+    assert place in reused
+
+
+def test_idle_memory_is_bounded():
+    memory = Memory(max_idle_bytes=16 * MIB)
+    arrays = [memory.empty((6 * MIB,), np.uint8) for _ in range(5)]
+    del arrays
+    assert sum(owner.nbytes for owner in memory._idle.values()) == 16 * MIB
+    assert not pickle.loads(pickle.dumps(memory))._idle  # noqa: S301 - our own
+    assert memory.empty((0, 3), np.int64).shape == (0, 3)
+
+
+def test_batches_that_are_kept_are_not_written_to(paths, same):
+    options = {"tile_px": 40, "batch_size": 32, "dtype": "float32"}
+    loader = TileLoader(paths, **options)
+    kept = list(loader)
+    again = TileLoader(paths, **options, workers=0)
+    for _ in range(2):
+        again.set_epoch(0)
+        for one, two in zip(kept, again, strict=True):
+            assert same(one, two)
+
+
+PEAK = """
+import sys, psutil
+from stformat.loader import TileLoader
+import numba, scipy.sparse
+process = psutil.Process()
+def anonymous():
+    memory = process.memory_info()
+    return memory.rss - memory.shared
+buffer_bytes, peak, n_bytes = 96 * 2**20, 0, 0
+loader = TileLoader([sys.argv[1]] * 12, tile_px=224, batch_size=64, buffer_bytes=buffer_bytes)
+before = anonymous()
+for batch in loader:
+    peak = max(peak, anonymous())
+    n_bytes += batch["tile"].nbytes
+print(peak - before, n_bytes)
+"""
+
+
+def test_an_epoch_takes_its_buffer_and_little_beside(store):
+    """Tiles of 5 times the limit stream through."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(store("bins"))],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    peak, n_bytes = map(int, done.stdout.split())
+    limit = 96 * MIB
+    assert n_bytes > 400 * MIB
+    assert peak < limit + 150 * MIB
