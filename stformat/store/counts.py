@@ -58,7 +58,8 @@ class CompressedReader:
             ArrayReader(store, f"{path}/{name}", cache=cache, kept_bytes=_KEPT_BYTES)
             for name in ("data", "indices")
         )
-        self._indptr_reader = ArrayReader(store, f"{path}/indptr", cache=cache)
+        # Read once and kept: its chunks need not be.
+        self._indptr_reader = ArrayReader(store, f"{path}/indptr")
 
     @property
     def dtype(self) -> np.dtype[Any]:
