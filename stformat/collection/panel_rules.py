@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -127,7 +128,16 @@ def gene_panel(
     >>> len(panel), slide.expression(slice(3), panel.keys).shape
     (5, (3, 5))
     """
-    _check_arguments(rule, genes=genes, n_top=n_top)
+    how = None
+    if n_top is not None:
+        how = VariableRule(
+            n_top=n_top,
+            flavor=flavor,
+            batches=batches,
+            target_sum=target_sum,
+            expressed_only=expressed_only,
+        )
+    _check_arguments(rule, genes=genes, how=how)
     openers = [_opener(slide) for slide in slides]
     species = _common_species(openers)
     known = SlideGenes.read(openers, _vocabulary(openers, vocabulary, species))
@@ -138,14 +148,7 @@ def gene_panel(
         codes = _given(genes or (), known)
     else:
         codes = _shared(known)
-    if rule == "variable":
-        how = VariableRule(
-            n_top=n_top or 0,
-            flavor=flavor,
-            batches=batches,
-            target_sum=target_sum,
-            expressed_only=expressed_only,
-        )
+    if how is not None:
         recorded |= asdict(how)
         codes = _variable(known, codes, how, rows or {})
     return known.panel(codes, species=species, rule=recorded)
@@ -183,19 +186,30 @@ def _common_species(openers: list[SlideOpener]) -> str | None:
     return next(iter(found), None)
 
 
-def _check_arguments(rule: str, *, genes: Iterable[str] | None, n_top: int | None) -> None:
-    if rule not in {"intersection", "union", "variable", "given"}:
+def _check_arguments(rule: str, *, genes: Iterable[str] | None, how: VariableRule | None) -> None:
+    if rule not in get_args(RuleName.__value__):
         expected = "a rule is 'intersection', 'union', 'variable' or 'given'"
         raise _refused("rule", expected, repr(rule))
     if (rule == "given") != (genes is not None) or isinstance(genes, str):
         raise _refused(
             "genes", "a list of genes goes with rule 'given'", f"{genes!r} with {rule!r}"
         )
-    if (rule == "variable") != (n_top is not None) or (n_top is not None and n_top < 1):
+    if (rule == "variable") != (how is not None) or (how is not None and how.n_top < 1):
         raise _refused(
             "n_top",
             "a number of genes, at least 1, goes with rule 'variable'",
-            f"{n_top} with {rule!r}",
+            f"{None if how is None else how.n_top} with {rule!r}",
+        )
+    if how is None:
+        return
+    flavors = get_args(VariableFlavor.__value__)
+    if how.flavor not in flavors:
+        raise _refused("flavor", f"a flavor is one of {', '.join(flavors)}", repr(how.flavor))
+    if how.batches not in {"together", "slide"}:
+        raise _refused("batches", "batches are 'together' or 'slide'", repr(how.batches))
+    if how.target_sum is not None and not 0 < how.target_sum < math.inf:
+        raise _refused(
+            "target_sum", "what rows are scaled to is positive and finite", f"{how.target_sum}"
         )
 
 
