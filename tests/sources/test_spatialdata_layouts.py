@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,10 +22,28 @@ def slide():
     return make_slide(height=150, width=130, n_genes=6, pitch_px=30.0, seed=4)
 
 
-def laid_out(slide, folder, axes, *, chunks, container="0.2", dtype="uint8", compressors=None):
-    """Write a container, and its image again in another layout."""
-    quirks = SpatialDataQuirks(container=container)
-    path = write_spatialdata(slide, folder / "slide.zarr", quirks=quirks)
+@pytest.fixture(scope="module")
+def written(slide, tmp_path_factory):
+    """The slide as a container of either version."""
+    folder = tmp_path_factory.mktemp("written")
+    return {
+        container: write_spatialdata(
+            slide, folder / container, quirks=SpatialDataQuirks(container=container)
+        )
+        for container in ("0.1", "0.2")
+    }
+
+
+@pytest.fixture
+def laid_out(written, slide, tmp_path):
+    return partial(lay_out, written, slide, tmp_path / "slide.zarr")
+
+
+def lay_out(
+    written, slide, path, axes, *, chunks, container="0.2", dtype="uint8", compressors=None
+):
+    """Copy a container, and write its image again in another layout."""
+    shutil.copytree(written[container], path)
     element = path / "images" / "slide_image"
     name = "zarr.json" if container == "0.2" else ".zattrs"
     document = json.loads((element / name).read_text())
@@ -63,20 +82,16 @@ def bands_of(path, height):
         ("cyx", (1, 150, 130), None),
     ],
 )
-def test_pixels_are_those_of_the_array(slide, tmp_path, layout, container):
+def test_pixels_are_those_of_the_array(slide, laid_out, layout, container):
     axes, chunks, compressors = layout
-    path, _ = laid_out(
-        slide, tmp_path, axes, chunks=chunks, container=container, compressors=compressors
-    )
+    path, _ = laid_out(axes, chunks=chunks, container=container, compressors=compressors)
     for height in (40, 150):
         np.testing.assert_array_equal(bands_of(path, height), slide.image)
 
 
 @pytest.mark.parametrize(("container", "dtype"), [("0.1", ">u2"), ("0.1", "<u2"), ("0.2", "u2")])
-def test_one_chunk_without_codec_is_read_in_part(slide, tmp_path, monkeypatch, container, dtype):
-    path, _ = laid_out(
-        slide, tmp_path, "cyx", chunks=(3, 150, 130), container=container, dtype=dtype
-    )
+def test_one_chunk_without_codec_is_read_in_part(slide, laid_out, monkeypatch, container, dtype):
+    path, _ = laid_out("cyx", chunks=(3, 150, 130), container=container, dtype=dtype)
     monkeypatch.setattr(_spatialdata_image, "_RAW_ROWS", 20)
     monkeypatch.setattr(zarr.Array, "__getitem__", None)
     image = _spatialdata_image.read_raster(path / "images" / "slide_image", "slide_image")
@@ -85,8 +100,8 @@ def test_one_chunk_without_codec_is_read_in_part(slide, tmp_path, monkeypatch, c
     assert image.read(0, 1).dtype == np.uint16
 
 
-def test_a_chunk_that_is_cut_off_is_damage(slide, tmp_path):
-    path, level = laid_out(slide, tmp_path, "cyx", chunks=(3, 150, 130))
+def test_a_chunk_that_is_cut_off_is_damage(laid_out):
+    path, level = laid_out("cyx", chunks=(3, 150, 130))
     (chunk,) = (one for one in level.rglob("*") if one.is_file() and one.name != "zarr.json")
     chunk.write_bytes(chunk.read_bytes()[:-7])
     with pytest.raises(ImageError, match="chunks of the image must decode") as caught:
