@@ -16,12 +16,17 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in ROOT.glob("stformat/**/*.py")
 )
+# Modules that cannot be imported without an extra.
+EXTRA_OF = {"stformat.loader.torch_dataset": "torch"}
 README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    if name in EXTRA_OF:
+        extra = EXTRA_OF[name]
+        pytest.importorskip(extra, reason=f"needs {extra}: uv sync --extra {extra}")
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
 
