@@ -129,7 +129,7 @@ def open_dataset(
     ...     combine_attrs="drop_conflicts",
     ... ) as slides:
     ...     erbb2 = slides["expression"].set_xindex("gene").sel(gene="ERBB2")
-    ...     slides["slide"].to_numpy()[0], erbb2.shape
+    ...     str(slides["slide"].to_numpy()[0]), erbb2.shape
     ('S1', (52,))
     """
     options: dict[str, Any] = {

@@ -86,7 +86,7 @@ def to_spatialdata(
     >>> source = write_legacy_st(make_slide(height=600, width=700, seed=0), folder / "source")
     >>> with stf.open_slide(stf.convert_slide(source, folder / "slide.zarr")) as slide:
     ...     sdata = stf.to_spatialdata(slide)
-    ...     sdata.coordinate_systems, sdata["expression"].shape, len(sdata["spots"])
+    ...     sorted(sdata.coordinate_systems), sdata["expression"].shape, len(sdata["spots"])
     (['global', 'microns'], (26, 2000), 26)
     """
     spatialdata = _spatialdata()
