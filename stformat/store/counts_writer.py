@@ -22,7 +22,7 @@ from stformat.row_order import BYTES_PER_VALUE, ordered_blocks, row_starts, stop
 from stformat.spill import Spill
 from stformat.store import layout
 from stformat.store.nodes import write_group
-from stformat.store.vector_writer import VectorWriter, write_vector
+from stformat.store.vector_writer import COUNTS_CODEC, VectorWriter, write_vector
 
 __all__ = ["CountsSummary", "write_counts"]
 
@@ -131,7 +131,7 @@ def write_counts(
 
 
 def _writer(directory: Path, dtype: np.dtype[Any]) -> VectorWriter:
-    return VectorWriter(directory, dtype, chunk=layout.COUNTS_CHUNK)
+    return VectorWriter(directory, dtype, chunk=layout.COUNTS_CHUNK, codec=COUNTS_CODEC)
 
 
 class _GeneMajor:

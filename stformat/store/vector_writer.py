@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,42 @@ from numpy.typing import NDArray
 
 from stformat.kernels import _pool
 from stformat.metadata.zarr_array import array_document
-from stformat.metadata.zarr_codecs import zstd_codecs
+from stformat.metadata.zarr_codecs import blosc_codecs, zstd_codecs
 from stformat.store import layout
+from stformat.store.chunk_blosc import encode_blosc
+from stformat.store.chunk_codec import with_crc32c
 from stformat.store.nodes import write_document
 from stformat.store.shard import ZSTD_LEVEL, ShardWriter, encode_chunk
 
-__all__ = ["VectorWriter", "write_vector"]
+__all__ = ["COUNTS_CODEC", "VectorCodec", "VectorWriter", "write_vector"]
 
 _ENCODED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorCodec:
+    """How the chunks of a vector become bytes."""
+
+    codecs: Callable[[np.dtype[Any]], list[dict[str, Any]]]
+    """``codecs(dtype)`` returns the codecs of an inner chunk, as members of a zarr.json."""
+
+    encode: Callable[[NDArray[Any]], bytes]
+    """Encodes a chunk. Safe for threads; the same bytes for the same chunk."""
+
+
+_ZSTD = VectorCodec(
+    codecs=lambda dtype: zstd_codecs(dtype, level=ZSTD_LEVEL),
+    encode=encode_chunk,
+)
+
+COUNTS_CODEC = VectorCodec(
+    codecs=lambda dtype: blosc_codecs(dtype, cname="lz4", level=5, shuffle="bitshuffle"),
+    encode=lambda chunk: with_crc32c(
+        encode_blosc(chunk, cname="lz4", level=5, shuffle="bitshuffle")
+    ),
+)
+"""Of small integers and ascending indices: LZ4 over sorted bits is decoded in a third of the time
+of zstd, and takes less room but in small matrices."""
 
 
 class VectorWriter:
@@ -36,6 +66,8 @@ class VectorWriter:
         A numeric type; blocks are cast to it, safely or not at all.
     chunk, shard : int
         Elements in an inner chunk and in a shard; `shard` is a multiple of `chunk`.
+    codec : VectorCodec
+        How inner chunks are coded; by default as zstd frames with a checksum.
     """
 
     def __init__(
@@ -45,12 +77,14 @@ class VectorWriter:
         *,
         chunk: int = layout.VECTOR_CHUNK,
         shard: int = layout.VECTOR_SHARD,
+        codec: VectorCodec = _ZSTD,
     ) -> None:
         if shard % chunk:
             raise ValueError(f"shard must be a multiple of chunk, got {shard} and {chunk}")
         self._directory = directory
         self._dtype = np.dtype(dtype)
         self._chunk, self._shard = chunk, shard
+        self._codec = codec
         self._length = 0
         self._n_chunks = 0
         self._pending: list[NDArray[Any]] = []
@@ -120,7 +154,7 @@ class VectorWriter:
                 dtype=self._dtype,
                 chunks=(chunk,),
                 shards=(shard,),
-                codecs=zstd_codecs(self._dtype, level=ZSTD_LEVEL),
+                codecs=self._codec.codecs(self._dtype),
             ),
         )
 
@@ -132,7 +166,8 @@ class VectorWriter:
     def _write_chunks(self, chunks: list[NDArray[Any]]) -> None:
         per_shard = self._shard // self._chunk
         for start in range(0, len(chunks), _ENCODED_AT_ONCE):
-            for encoded in _pool.map_chunks(encode_chunk, chunks[start : start + _ENCODED_AT_ONCE]):
+            batch = chunks[start : start + _ENCODED_AT_ONCE]
+            for encoded in _pool.map_chunks(self._codec.encode, batch):
                 number, position = divmod(self._n_chunks, per_shard)
                 if self._open is None:
                     self._open = ShardWriter(self._directory / "c" / str(number))
