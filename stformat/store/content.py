@@ -221,7 +221,11 @@ def _has_own_codecs(path: str, metadata: ArrayMetadata) -> bool:
     is_zstd = coding.compression == "zstd"
     # One checksum a chunk: of the content where zstd has it, else of the compressed bytes.
     checksums = coding.has_content_checksum, coding.has_crc32c
-    return checksums == (is_zstd, not is_zstd) and (is_zstd or path.startswith("images/"))
+    if checksums != (is_zstd, not is_zstd):
+        return False
+    is_image = path.startswith("images/")
+    is_of_matrix = path.rpartition("/")[2] in {"data", "indices"}
+    return is_zstd or is_image or (is_of_matrix and coding.compression == "blosc")
 
 
 def _undecodable(store: CommittedStore, path: str, metadata: ArrayMetadata) -> Iterator[Problem]:
