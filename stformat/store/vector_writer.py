@@ -20,7 +20,7 @@ from stformat.store.chunk_codec import with_crc32c
 from stformat.store.nodes import write_document
 from stformat.store.shard import ZSTD_LEVEL, ShardWriter, encode_chunk
 
-__all__ = ["COUNTS_CODEC", "VectorCodec", "VectorWriter", "write_vector"]
+__all__ = ["COUNTS_CODEC", "ZSTD", "VectorCodec", "VectorWriter", "write_vector"]
 
 _ENCODED_AT_ONCE = 64
 
@@ -36,10 +36,8 @@ class VectorCodec:
     """Encodes a chunk. Safe for threads; the same bytes for the same chunk."""
 
 
-_ZSTD = VectorCodec(
-    codecs=lambda dtype: zstd_codecs(dtype, level=ZSTD_LEVEL),
-    encode=encode_chunk,
-)
+ZSTD = VectorCodec(codecs=lambda dtype: zstd_codecs(dtype, level=ZSTD_LEVEL), encode=encode_chunk)
+"""Of most vectors."""
 
 COUNTS_CODEC = VectorCodec(
     codecs=lambda dtype: blosc_codecs(dtype, cname="lz4", level=5, shuffle="bitshuffle"),
@@ -77,7 +75,7 @@ class VectorWriter:
         *,
         chunk: int = layout.VECTOR_CHUNK,
         shard: int = layout.VECTOR_SHARD,
-        codec: VectorCodec = _ZSTD,
+        codec: VectorCodec = ZSTD,
     ) -> None:
         if shard % chunk:
             raise ValueError(f"shard must be a multiple of chunk, got {shard} and {chunk}")

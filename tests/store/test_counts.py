@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from scipy import sparse
 from zarr.codecs import ZstdCodec
 
+import stformat as stf
 from stformat.errors import CorruptStoreError, GeneLookupError
 from stformat.genes.lookup import GeneIndex
 from stformat.metadata.stformat_v0_1 import TableAttributes
-from stformat.store import chunk_source
+from stformat.store import chunk_source, vector_writer
 from stformat.store.chunk_cache import ChunkCache
 from stformat.store.counts import CompressedReader, CountsReader
 
@@ -195,3 +196,13 @@ def test_a_matrix_that_is_none_is_damage(tmp_path, open_counts, matrix, name, ch
             array[...] = values
     with pytest.raises(CorruptStoreError, match="tables/expression/X"):
         open_counts(tmp_path)[:]
+
+
+def test_counts_under_zstd_are_read_and_whole(small_source, small_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("stformat.store.counts_writer.COUNTS_CODEC", vector_writer.ZSTD)
+    path = stf.convert_slide(small_source, tmp_path / "zstd.zarr")
+    assert stf.verify_store(path) == []
+    with stf.open_slide(path) as slide, stf.open_slide(small_store) as other:
+        assert (slide.counts[:] != other.counts[:]).nnz == 0
+        genes = list(slide.var.index[:3])
+        assert (slide.counts.genes(genes) != other.counts.genes(genes)).nnz == 0
