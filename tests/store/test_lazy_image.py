@@ -74,8 +74,9 @@ def test_a_strided_read_takes_the_memory_of_its_result(slide, whole):
         tracemalloc.stop()
         slide.opened.cache.max_bytes = kept
     np.testing.assert_array_equal(part, whole[:, ::16, ::16])
-    # 7.6 MB lie between the first pixel and the last; a chunk is 0.2 MB.
-    assert peak < whole.nbytes / 3
+    # 7.6 MB lie between the first pixel and the last; a chunk is 0.2 MB, and two threads may each
+    # hold a MiB of a file.
+    assert peak < whole.nbytes / 2
 
 
 def test_indexers_of_xarray_are_read(slide, whole):
