@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import socket
+import struct
 import subprocess
+import threading
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -214,3 +218,74 @@ def packed(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for file in sorted(files, key=lambda file: file.name == "commit.json"):
             archive.write(file, file.relative_to(small_store))
     return path
+
+
+class FaultyNetwork:
+    """Passes connections on to a port, with latency; every other one, from the first, breaks off.
+
+    What breaks off does so within the first answer, in an orderly end or by a reset.
+    """
+
+    SENT_BEFORE_FAULT = 400  # the head of an answer and the beginning of its body
+
+    def __init__(self, to_port: int, fault: str | None, latency_s: float) -> None:
+        self.n_faults = 0
+        self._to_port, self._fault, self._latency_s = to_port, fault, latency_s
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        for each in (self._listener, *self._sockets):
+            with suppress(OSError):  # closed already, or by the other side
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener was closed
+            for number in itertools.count():
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._to_port))
+                self._sockets += [client, server]
+                fault = None if number % 2 else self._fault
+                for work in ((client, server, None), (server, client, fault)):
+                    thread = threading.Thread(target=self._pass_on, args=work, daemon=True)
+                    self._threads.append(thread)
+                    thread.start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, fault: str | None) -> None:
+        with suppress(OSError):  # the other side has closed
+            while data := source.recv(2**16):
+                time.sleep(self._latency_s)
+                if fault is not None:
+                    self._break_off(target, data, fault)
+                    return
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def _break_off(self, target: socket.socket, data: bytes, fault: str) -> None:
+        self.n_faults += 1
+        target.sendall(data[: self.SENT_BEFORE_FAULT])
+        target.shutdown(socket.SHUT_RD if fault == "reset" else socket.SHUT_RDWR)
+        if fault == "reset":
+            time.sleep(0.05)  # whoever reads from it has to let go, else nothing is sent
+            target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        target.close()
+
+
+@pytest.fixture
+def faulty_network(nginx: Nginx) -> Iterator[Callable[..., FaultyNetwork]]:
+    """Makes networks between a reader and nginx."""
+    with ExitStack() as stack:
+
+        def make(fault: str | None, latency_s: float = 0.0) -> FaultyNetwork:
+            network = FaultyNetwork(int(nginx.url.rpartition(":")[2]), fault, latency_s)
+            stack.callback(network.close)
+            return network
+
+        yield make

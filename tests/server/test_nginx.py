@@ -93,3 +93,21 @@ def test_a_shard_that_is_replaced_meanwhile_is_said_to_be(nginx):
                 slide.read_region(0, 400, 500, 8, 8)
     finally:
         shard.write_bytes(before)
+
+
+@pytest.mark.parametrize("fault", ["truncate", "reset"])
+def test_answers_that_break_off_are_asked_for_again(faulty_network, small_store, fault):
+    network = faulty_network(fault)
+    url = f"http://127.0.0.1:{network.port}/slide.zarr"
+    with stf.open_slide(url) as slide, stf.open_slide(small_store) as local:
+        np.testing.assert_array_equal(slide.tiles(64)[:], local.tiles(64)[:])
+        assert (slide.counts[:] != local.counts[:]).nnz == 0
+    assert network.n_faults > 0
+
+
+def test_a_slow_network_gives_the_same(faulty_network, small_store):
+    network = faulty_network(None, latency_s=0.05)
+    url = f"http://127.0.0.1:{network.port}/slide.zarr"
+    with stf.open_slide(url) as slide, stf.open_slide(small_store) as local:
+        np.testing.assert_array_equal(slide.tiles(64)[:], local.tiles(64)[:])
+        assert (slide.counts[:] != local.counts[:]).nnz == 0
