@@ -46,4 +46,5 @@ def opened_slide(
 
 def table_of(slide: Slide) -> TableAttributes:
     """Return what the store says of the table that a slide is bound to."""
-    return slide._table.attributes  # noqa: SLF001 - one library; a Slide has no name for it
+    tables = {table.name: table for table in slide.metadata.tables}
+    return tables[slide.counts.table]

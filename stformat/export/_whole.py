@@ -23,7 +23,7 @@ from stformat.errors import (
 )
 from stformat.export.description import DESCRIPTION, read_description
 from stformat.model import Progress
-from stformat.store.commit import partial_path
+from stformat.store.commit import checked_target, partial_path
 from stformat.store.durable import announced, fsync_directory, fsync_tree, remove
 from stformat.store.exchange import can_exchange, exchange, rename_new
 from stformat.store.lock import writer_lock
@@ -79,7 +79,7 @@ def appearing(
     then. What a process leaves that is killed is hidden, and removed by the next one that writes
     to `target`.
     """
-    path = _checked_target(target)
+    path = checked_target(target, made="an export", named="what is to be made", refusal=ExportError)
     partial = partial_path(path)
     with ExitStack() as stack:
         with refusals_of(path):
@@ -124,33 +124,6 @@ def _rename_new(source: Path, target: Path) -> None:
         rename_new(source, target)
     except FileExistsError as error:
         raise _exists(target, "something that was made meanwhile") from error
-
-
-def _checked_target(target: str | os.PathLike[str]) -> Path:
-    path = Path(target)
-    is_reserved = path.name.startswith(".") and path.suffix in {".lock", ".partial"}
-    if path.name in {"", ".."} or "\x00" in str(path) or is_reserved:
-        raise ExportError(
-            Problem(
-                "target.name",
-                str(target),
-                "a target is a path that ends with the name of what is to be made, not one that "
-                "begins with '.' and ends with '.partial' or '.lock'",
-                repr(path.name),
-            )
-        )
-    path = path.absolute()
-    if not path.parent.is_dir():
-        raise StoreWriteError(
-            Problem(
-                "target.parent",
-                str(path.parent),
-                "the directory that an export is made in must exist",
-                "a file" if path.parent.exists() else "nothing",
-                "make the directory first",
-            )
-        )
-    return path
 
 
 def _check_what_is_there(target: Path, kind: OutputKind, *, overwrite: bool) -> bool:

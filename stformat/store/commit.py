@@ -16,6 +16,7 @@ from typing import Literal
 from stformat.errors import (
     CorruptStoreError,
     Problem,
+    StformatError,
     StoreExistsError,
     StoreWriteError,
 )
@@ -38,7 +39,14 @@ from stformat.store.manifest import (
 from stformat.store.nodes import refusals_of
 from stformat.store.opened import parse_root_attribute, read_root
 
-__all__ = ["add_element", "discard_unfinished", "partial_path", "replace_store", "seal_store"]
+__all__ = [
+    "add_element",
+    "checked_target",
+    "discard_unfinished",
+    "partial_path",
+    "replace_store",
+    "seal_store",
+]
 
 _WRITES_ONLY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
@@ -46,6 +54,57 @@ _WRITES_ONLY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 def partial_path(target: Path) -> Path:
     """Return where a store is written before it is whole: beside its target, hidden."""
     return target.with_name(f".{target.name}.partial")
+
+
+def checked_target(
+    target: str | os.PathLike[str],
+    *,
+    made: str = "a store",
+    named: str = "a new directory",
+    refusal: type[StformatError] = StoreWriteError,
+) -> Path:
+    """Return the absolute path of what is to be made, where it can be.
+
+    Parameters
+    ----------
+    target : path
+        As it was given.
+    made, named : str
+        What is made, and what its name is the name of, for messages.
+    refusal : type
+        What is raised for a name that cannot be.
+
+    Raises
+    ------
+    StformatError
+        Of the type `refusal`, if there is no name, or one that unfinished work has.
+    StoreWriteError
+        If the directory that it is made in does not exist.
+    """
+    path = Path(target)
+    is_reserved = path.name.startswith(".") and path.suffix in {".lock", ".partial"}
+    if path.name in {"", ".."} or "\x00" in str(path) or is_reserved:
+        raise refusal(
+            Problem(
+                "target.name",
+                str(target),
+                f"a target is a path that ends with the name of {named}, not one that "
+                "begins with '.' and ends with '.partial' or '.lock'",
+                repr(path.name),
+            )
+        )
+    path = path.absolute()
+    if not path.parent.is_dir():
+        raise StoreWriteError(
+            Problem(
+                "target.parent",
+                str(path.parent),
+                f"the directory that {made} is made in must exist",
+                "a file" if path.parent.exists() else "nothing",
+                "make the directory first",
+            )
+        )
+    return path
 
 
 @contextmanager
@@ -98,7 +157,7 @@ def replace_store(
     removed: the new version is in place then, durably. What a process leaves that is killed is
     removed, or kept, by the next one that writes to `target`.
     """
-    target = _checked_target(target)
+    target = checked_target(target)
     partial = partial_path(target)
     with ExitStack() as stack:
         with refusals_of(target):
@@ -143,7 +202,7 @@ def discard_unfinished(
     StoreWriteError
         If the file system refuses.
     """
-    target = _checked_target(target)
+    target = checked_target(target)
     partial = partial_path(target)
     with refusals_of(target), writer_lock(target):
         if unfinished == "discard" or not has_journal(partial):
@@ -251,33 +310,6 @@ def _is_refused_write(error: OSError, partial: Path) -> bool:
     if isinstance(name, str | bytes) and os.fsdecode(name).startswith(f"{partial}{os.sep}"):
         return True
     return error.errno in _WRITES_ONLY
-
-
-def _checked_target(target: str | os.PathLike[str]) -> Path:
-    path = Path(target)
-    is_reserved = path.name.startswith(".") and path.suffix in {".lock", ".partial"}
-    if path.name in {"", ".."} or "\x00" in str(path) or is_reserved:
-        raise StoreWriteError(
-            Problem(
-                "target.name",
-                str(target),
-                "a target is a path that ends with the name of a new directory, not one that "
-                "begins with '.' and ends with '.partial' or '.lock'",
-                repr(path.name),
-            )
-        )
-    path = path.absolute()
-    if not path.parent.is_dir():
-        raise StoreWriteError(
-            Problem(
-                "target.parent",
-                str(path.parent),
-                "the directory that a store is made in must exist",
-                "a file" if path.parent.exists() else "nothing",
-                "make the directory first",
-            )
-        )
-    return path
 
 
 def _check_what_is_there(target: Path, *, overwrite: bool) -> bool:
