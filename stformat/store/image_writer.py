@@ -21,6 +21,7 @@ from stformat.metadata.zarr_array import array_document
 from stformat.model import Image, JpegTiles, Progress, ProgressEvent, silent
 from stformat.scratch import scratch_array
 from stformat.store import layout
+from stformat.store.durable import fsync_ahead
 from stformat.store.image_codecs import ZSTD, ImageCodec, kept_tiles
 from stformat.store.journal import NO_JOURNAL, Journal
 from stformat.store.nodes import refusals_of, write_document
@@ -94,8 +95,8 @@ def write_pyramid(
 
     Notes
     -----
-    Three things happen at a time: the next band is decoded, inner chunks are encoded, and those
-    encoded before are written.
+    Four things happen at a time: the next band is decoded, inner chunks are encoded, those encoded
+    before are written, and shards that are whole are flushed to the disk.
 
     Memory: a band of the source; two rows of inner chunks of level 0 and one of each other level,
     decoded, each in a file without a name in `directory` where it takes more than 128 or 64 MiB;
@@ -111,6 +112,7 @@ def write_pyramid(
     with refusals_of(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        flush = stack.enter_context(fsync_ahead())
         queue = _WriteQueue()
         levels: list[_LevelWriter] = []
         for level in reversed(range(len(shapes))):
@@ -124,6 +126,7 @@ def write_pyramid(
                 shard_px=shard_px,
                 coarser=levels[-1] if levels else None,
                 queue=queue,
+                flush=flush,
                 journal=journal,
             )
             stack.callback(writer.close)
@@ -249,6 +252,7 @@ class _LevelWriter:
         shard_px: int,
         coarser: _LevelWriter | None,
         queue: _WriteQueue,
+        flush: Callable[[Path], None],
         journal: Journal,
     ) -> None:
         n_c, height, width = shape
@@ -259,6 +263,7 @@ class _LevelWriter:
         self._tiles = tiles
         self._coarser = coarser
         self._queue = queue
+        self._flush = flush
         self._journal = journal
         self._chunk = layout.image_chunks(n_c, chunk_px=chunk_px)
         self._n_chunks = (-(-height // chunk_px), -(-width // chunk_px))
@@ -291,6 +296,7 @@ class _LevelWriter:
             for number, shard in enumerate(self._open):
                 inside = (1, row + 1, min(per_x, n_cols - number * per_x))
                 shard.finish(grid=(1, per_y, per_x), inside=inside)
+                self._flush(part / str(number))
             self._open = []
             self._journal.finish(part)
         if self._coarser is not None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
+import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from stformat.errors import StoreWriteError
 from stformat.store import durable
-from stformat.store.durable import fsync_directory, fsync_tree, remove, write_file
+from stformat.store.durable import fsync_ahead, fsync_directory, fsync_tree, remove, write_file
 
 
 @pytest.fixture
@@ -95,3 +98,60 @@ def test_directories_that_cannot_be_synced_need_not_be(tmp_path, monkeypatch):
     monkeypatch.setattr(durable, "_flush", refuse(5))
     with pytest.raises(OSError, match="Input/output"):
         fsync_directory(tmp_path)
+
+
+def test_files_are_synced_ahead_by_the_end_of_the_block(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in "ab"]
+    synced = []
+    monkeypatch.setattr(durable, "_flush", lambda fd: synced.append(inode(fd)))
+    with fsync_ahead() as flush:
+        for path in paths:
+            path.touch()
+            flush(path)
+    assert synced == [path.stat().st_ino for path in paths]
+
+
+def test_a_disk_that_refuses_what_was_written_is_heard_though_it_says_so_once(
+    tmp_path, monkeypatch
+):
+    def refuse(_fd):
+        monkeypatch.setattr(durable, "_flush", lambda _fd: None)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(durable, "_flush", refuse)
+    paths = [tmp_path / name for name in "ab"]
+
+    def write():
+        with fsync_ahead() as flush:
+            for path in paths:
+                path.touch()
+                flush(path)
+
+    with pytest.raises(StoreWriteError, match=str(paths[0])):
+        write()
+
+
+def test_what_ends_the_block_ends_the_syncing(tmp_path, monkeypatch):
+    first_began, may_end = threading.Event(), threading.Event()
+    synced = []
+
+    def wait(fd):
+        first_began.set()
+        may_end.wait(60)
+        synced.append(inode(fd))
+
+    monkeypatch.setattr(durable, "_flush", wait)
+    paths = [tmp_path / name for name in "ab"]
+
+    def write():
+        with fsync_ahead() as flush:
+            for path in paths:
+                path.touch()
+                flush(path)
+            first_began.wait(60)
+            threading.Timer(0.05, may_end.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert synced == [paths[0].stat().st_ino]
