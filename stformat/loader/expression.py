@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat import kernels
+from stformat.loader.held_counts import HeldCounts
 from stformat.store.reader import Slide
 
 if TYPE_CHECKING:
@@ -90,8 +91,10 @@ class GroupExpression:
         What becomes of them.
     maps : sequence of GeneMap
         Where genes go, for each kind of table.
-    blocks : sequence of (int, csr_array)
-        The map that rows of a slide belong to, and their counts, slide after slide.
+    held : mapping of int to HeldCounts
+        For each map that rows belong to, their counts.
+    map_of_row : (n,) ndarray of int64
+        The map that each row belongs to; rows of a map come in the order in which they are held.
     xp : module
         NumPy or CuPy: where counts are held.
     """
@@ -100,22 +103,21 @@ class GroupExpression:
         self,
         rule: ExpressionRule,
         maps: Sequence[GeneMap],
-        blocks: Sequence[tuple[int, sparse.csr_array]],
+        held: Mapping[int, HeldCounts],
+        map_of_row: NDArray[np.int64],
         xp: Any,  # noqa: ANN401 - a module
     ) -> None:
         self._rule = rule
         self._maps = maps
         self._xp = xp
-        n_rows = [block.shape[0] for _, block in blocks]
-        self._map_of_row = np.repeat([number for number, _ in blocks], n_rows).astype(np.int64)
-        self._row_in_matrix = np.empty(len(self._map_of_row), np.int64)
+        self._map_of_row = map_of_row
+        self._row_in_matrix = np.empty(len(map_of_row), np.int64)
         self._matrices: dict[int, _Matrix] = {}
         self._as_scipy: dict[int, sparse.csr_array] = {}
-        for number in np.unique(self._map_of_row).tolist():
-            is_here = self._map_of_row == number
+        for number, counts in held.items():
+            is_here = map_of_row == number
             self._row_in_matrix[is_here] = np.arange(np.count_nonzero(is_here))
-            mine = [block for which, block in blocks if which == number]
-            self._matrices[number] = _matrix(mine, maps[number], xp)
+            self._matrices[number] = _matrix(counts, maps[number], xp)
 
     def dense(self, rows: NDArray[np.int64], empty: Callable[..., Any]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         """Return (n, n_genes) float32 for rows of all blocks in turn, in an array of `empty`."""
@@ -208,23 +210,15 @@ class GroupExpression:
         return _in_columns(values, counts, matrix.target, self._rule.n_genes)
 
 
-def _matrix(blocks: list[sparse.csr_array], genes: GeneMap, xp: Any) -> _Matrix:  # noqa: ANN401 - a module
-    data = _joined([block.data for block in blocks])
-    indices = _joined([block.indices for block in blocks])
-    lengths = np.concatenate([np.diff(block.indptr) for block in blocks])
-    indptr = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=indptr[1:])
+def _matrix(counts: HeldCounts, genes: GeneMap, xp: Any) -> _Matrix:  # noqa: ANN401 - a module
+    indptr = counts.indptr
     return _Matrix(
-        data=xp.asarray(data),
-        indices=xp.asarray(indices),
+        data=xp.asarray(counts.data),
+        indices=xp.asarray(counts.indices),
         indptr=xp.asarray(indptr),
-        totals=xp.asarray(kernels.row_sums(data, indptr)),
+        totals=xp.asarray(kernels.row_sums(counts.data, indptr)),
         target=xp.asarray(genes.target),
     )
-
-
-def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _in_columns(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,15 +13,13 @@ from stformat import kernels
 from stformat.kernels._pool import map_chunks
 from stformat.loader.augment import Augmentation, Changes
 from stformat.loader.expression import ExpressionRule, GroupExpression
+from stformat.loader.held_counts import HeldCounts
 from stformat.loader.inventory import Inventory
 from stformat.loader.memory import Memory
 from stformat.loader.pixels import HeldPixels, TileRule, hold_pixels
 from stformat.loader.plan import EpochPlan, GroupPlan
 from stformat.loader.shelf import SlideShelf
-
-if TYPE_CHECKING:
-    # Dear to import, and not for tiles alone.
-    from scipy import sparse
+from stformat.store.counts import CountsReader
 
 __all__ = ["Batch", "Draws", "Group", "GroupReader", "Output", "StoppedError"]
 
@@ -205,7 +203,8 @@ class GroupReader:
         tile, held_row = np.zeros_like(rows.row), np.zeros_like(rows.row)
         xy = np.empty((len(rows.row), 2))
         pixels: dict[int, HeldPixels] = {}
-        blocks: list[tuple[int, sparse.csr_array]] = []
+        held: dict[int, HeldCounts] = {}
+        held_maps: list[NDArray[np.int64]] = []
         n_held = 0
         for slide in np.unique(rows.slide).tolist():
             here = np.flatnonzero(rows.slide == slide)
@@ -227,8 +226,11 @@ class GroupReader:
                     )
                 if self.output.expression is not None:
                     self._go_on()
-                    kind = int(self.inventory.map_of_slide[slide])
-                    blocks.append((kind, opened.counts[distinct]))
+                    number = int(self.inventory.map_of_slide[slide])
+                    if number not in held:
+                        held[number] = self._new_counts(opened.counts, number, rows)
+                    held[number].add(opened.counts, distinct)
+                    held_maps.append(np.full(len(distinct), number))
         return Group(
             plan=plan,
             seed=epoch.seed,
@@ -238,7 +240,7 @@ class GroupReader:
             tile_rule=rules[0] if rules else None,
             pixels=tuple(pixels[part] for part in range(len(pixels))),
             tile=tile,
-            expression=self._expression(blocks),
+            expression=self._expression(held, held_maps),
             held_row=held_row,
         )
 
@@ -265,10 +267,25 @@ class GroupReader:
             occurrence=np.concatenate(before),
         )
 
-    def _expression(self, blocks: Sequence[tuple[int, sparse.csr_array]]) -> GroupExpression | None:
+    def _new_counts(self, counts: CountsReader, number: int, rows: _Rows) -> HeldCounts:
+        """Return room for the counts of rows whose genes go where a map says."""
+        n_rows = np.bincount(rows.slide, minlength=len(self.inventory.row_nnz))
+        n_rows[self.inventory.map_of_slide != number] = 0
+        n_values = int(n_rows @ np.array(self.inventory.row_nnz))
+        return HeldCounts(self.output.memory, counts.dtype, counts.index_dtype, n_values)
+
+    def _expression(
+        self, held: Mapping[int, HeldCounts], held_maps: Sequence[NDArray[np.int64]]
+    ) -> GroupExpression | None:
         if self.output.expression is None:
             return None
-        return GroupExpression(self.output.rule, self.inventory.maps, blocks, self.output.xp)
+        return GroupExpression(
+            self.output.rule,
+            self.inventory.maps,
+            held,
+            np.concatenate(held_maps),
+            self.output.xp,
+        )
 
     def _go_on(self) -> None:
         if self.is_stopped():

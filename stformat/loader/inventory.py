@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ from stformat.store.reader import Slide
 from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["Inventory", "Wanted", "take_inventory"]
-
-_BYTES_OF_INDEX = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +53,8 @@ class _Item:
     keys: tuple[str, ...] | None
     columns: NDArray[np.int64] | None
     n_vars: int
+    dtypes: tuple[np.dtype[Any], np.dtype[Any]] | None
+    row_nnz: float
     bounds: NDArray[np.int64]
     n_bytes: NDArray[np.int64]
 
@@ -81,6 +81,9 @@ class Inventory:
 
     maps: tuple[GeneMap, ...]
     """Where genes go, for each kind of table; empty without expression."""
+
+    row_nnz: tuple[float, ...]
+    """Mean number of values that a row stores, of each slide; 0 without expression."""
 
     gene_keys: tuple[str, ...]
     """Key of each gene; empty without expression."""
@@ -139,12 +142,12 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
 
     items = map_chunks(look_at, range(len(shelf)))
     _check_samples(items)
-    maps: dict[bytes, int] = {}
+    maps: dict[object, int] = {}
     map_of_slide, gene_maps = [], []
     gene_keys = _gene_keys(items, wanted)
     for item in items if wanted.expression is not None else ():
         columns = np.arange(item.n_vars) if item.columns is None else item.columns
-        key = item.n_vars.to_bytes(8) + columns.tobytes()
+        key = (item.n_vars, columns.tobytes(), item.dtypes)
         if key not in maps:
             gene_maps.append(GeneMap.from_columns(columns, item.n_vars))
         map_of_slide.append(maps.setdefault(key, len(maps)))
@@ -157,6 +160,7 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
         map_of_slide=np.array(map_of_slide, dtype=np.int64),
         maps=tuple(gene_maps),
         gene_keys=gene_keys,
+        row_nnz=tuple(item.row_nnz for item in items),
         bounds=tuple(item.bounds for item in items),
         n_bytes=tuple(item.n_bytes for item in items),
     )
@@ -165,11 +169,13 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
 def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
     rows = None if selection is None else _ascending(selection, slide.n_obs)
     tiles = None if wanted.tile_px is None else TileRule.of(slide, wanted.tile_px, wanted.mpp)
-    keys, columns, row_bytes = None, None, 0
+    keys, columns, dtypes, row_nnz, row_bytes = None, None, None, 0.0, 0
     if wanted.expression is not None:
         keys, columns = _genes_of(slide, wanted.genes)
         counts = slide.counts
-        of_value = counts.dtype.itemsize + _BYTES_OF_INDEX
+        dtypes = counts.dtype, counts.index_dtype
+        row_nnz = counts.nnz / max(1, slide.n_obs)
+        of_value = counts.dtype.itemsize + counts.index_dtype.itemsize
         row_bytes = -(-counts.nnz * of_value // max(1, slide.n_obs))
     xy = slide.centers_px(slice(None) if rows is None else rows)
 
@@ -188,6 +194,8 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
         keys=keys,
         columns=columns,
         n_vars=slide.n_vars,
+        dtypes=dtypes,
+        row_nnz=row_nnz,
         bounds=bounds,
         n_bytes=bytes_of_runs(xy, bounds, n_bytes),
     )

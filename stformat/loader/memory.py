@@ -18,7 +18,8 @@ from numpy.typing import DTypeLike, NDArray
 __all__ = ["Memory"]
 
 _QUANTUM = 4 * 2**20
-"""Sizes are rounded up to multiples of this, so that memory fits again."""
+"""Sizes are rounded up to multiples of this or, where that is more, of an eighth of the power of
+two below, so that memory fits again where sizes vary a little."""
 
 
 class Memory:
@@ -63,7 +64,8 @@ class Memory:
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return a C-contiguous array of any content."""
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        size = max(1, -(-n_bytes // _QUANTUM)) * _QUANTUM
+        step = max(_QUANTUM, (1 << n_bytes.bit_length()) >> 4)
+        size = max(1, -(-n_bytes // step)) * step
         owner = self._idle_of_size(size)
         if owner is None:
             owner = memoryview(np.empty(size, np.uint8))

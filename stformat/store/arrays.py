@@ -166,7 +166,11 @@ class ArrayReader:
         return self.read_1d_ranges(np.array([start]), np.array([stop]))
 
     def read_1d_ranges(
-        self, starts: NDArray[np.integer], stops: NDArray[np.integer]
+        self,
+        starts: NDArray[np.integer],
+        stops: NDArray[np.integer],
+        *,
+        empty: Callable[[int], NDArray[Any]] | None = None,
     ) -> NDArray[Any]:
         """Read ranges of a 1-D array, one after the other.
 
@@ -175,6 +179,9 @@ class ArrayReader:
         starts, stops : (m,) ndarray of int
             First element of each range and the one after its last. Ranges come in any order, and
             may overlap and repeat.
+        empty : callable, optional
+            Returns the array that is read to, of so many elements of type `dtype`. Default: new
+            memory.
 
         Returns
         -------
@@ -193,8 +200,8 @@ class ArrayReader:
         groups = group_by_chunk(of_chunk)
         # Located before anything is allocated: a declared size that no file backs fails here.
         plan = self._plan(groups.chunks)
-        out = np.empty(int((stops - starts).sum()), dtype=self.dtype)
-
+        n_elements = int((stops - starts).sum())
+        out = np.empty(n_elements, dtype=self.dtype) if empty is None else empty(n_elements)
         pieces, bounds = pieces[groups.order], groups.bounds.tolist()
 
         def copy(position: int, chunk: NDArray[Any]) -> None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CompressedReader", "CountsReader"]
 
+type NewArray = Callable[[int], NDArray[Any]]
+"""Returns an array of so many elements, of any content."""
+
 # Rows at random come back too seldom to be worth new memory, which costs a third of a request.
 _KEPT_BYTES = 2**23
 
@@ -65,6 +68,11 @@ class CompressedReader:
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored values."""
         return self._data.dtype
+
+    @property
+    def index_dtype(self) -> np.dtype[Any]:
+        """Type of the stored indices."""
+        return self._indices.dtype
 
     @cached_property
     def indptr(self) -> NDArray[np.int64]:
@@ -112,20 +120,50 @@ class CompressedReader:
         CorruptStoreError
             If a chunk is missing or damaged, or an index lies outside the matrix.
         """
+        data, indices, lengths = self.read_into(slices, (None, None))
+        index_type = np.int32 if len(data) <= np.iinfo(np.int32).max else np.int64
+        indptr: NDArray[np.integer] = np.append(0, np.cumsum(lengths)).astype(index_type)
+        return data, indices.astype(index_type, copy=False), indptr
+
+    def read_into(
+        self, slices: NDArray[np.int64], empty: tuple[NewArray | None, NewArray | None]
+    ) -> tuple[NDArray[Any], NDArray[np.integer], NDArray[np.int64]]:
+        """Read slices as `read` does, to arrays that the caller makes.
+
+        Parameters
+        ----------
+        slices : (m,) ndarray of int64
+            Positions along the major axis.
+        empty : pair of callable or None
+            For values and for indices, returns the array that is read to, of so many elements of
+            type `dtype` or `index_dtype`; None for new memory.
+
+        Returns
+        -------
+        data, indices : (nnz,) ndarray
+            What `empty` returned, filled.
+        lengths : (m,) ndarray of int64
+            Number of values of each slice.
+
+        Raises
+        ------
+        CorruptStoreError
+            As `read` does.
+        """
         starts, stops = self.indptr[slices], self.indptr[slices + 1]
         data, indices = map_visits(
-            lambda array: array.read_1d_ranges(starts, stops),
-            (self._data, self._indices),
+            lambda part: part[0].read_1d_ranges(starts, stops, empty=part[1]),
+            list(zip((self._data, self._indices), empty, strict=True)),
             self._costs,
         )
-        if len(indices) and not (indices.min() >= 0 and indices.max() < self._n_minor):
+        # What is negative is, without its sign, larger than any index: one pass instead of two.
+        unsigned = indices.view(f"u{indices.itemsize}")
+        if len(indices) and unsigned.max() >= self._n_minor:
             raise self._corrupt(
                 f"indices must be from 0 to {self._n_minor - 1}",
                 f"{indices.min()} to {indices.max()}",
             )
-        index_type = np.int32 if len(data) <= np.iinfo(np.int32).max else np.int64
-        indptr: NDArray[np.integer] = np.append(0, np.cumsum(stops - starts)).astype(index_type)
-        return data, indices.astype(index_type, copy=False), indptr
+        return data, indices, stops - starts
 
     def _corrupt(self, expected: str, found: str) -> CorruptStoreError:
         return CorruptStoreError(Problem("counts.matrix", self._path, expected, found))
@@ -194,6 +232,11 @@ class CountsReader:
         return self._by_row.dtype
 
     @property
+    def index_dtype(self) -> np.dtype[Any]:
+        """Type in which columns are stored."""
+        return self._by_row.index_dtype
+
+    @property
     def nnz(self) -> int:
         """Number of stored values."""
         return self._table.nnz
@@ -209,6 +252,31 @@ class CountsReader:
         positions = row_positions(rows, self._table.n_obs)
         data, indices, indptr = self._by_row.read(positions)
         return sparse.csr_array((data, indices, indptr), shape=(len(positions), self.shape[1]))
+
+    def read_rows(
+        self, rows: NDArray[np.int64], empty: tuple[NewArray, NewArray]
+    ) -> NDArray[np.int64]:
+        """Read rows to arrays that the caller makes.
+
+        Parameters
+        ----------
+        rows : (m,) ndarray of int64
+            Rows, in any order.
+        empty : pair of callable
+            For values and for columns, returns the array that is read to, of so many elements of
+            type `dtype` or `index_dtype`.
+
+        Returns
+        -------
+        (m,) ndarray of int64
+            Number of values of each row; they follow one another in the arrays.
+
+        Raises
+        ------
+        CorruptStoreError
+            If a chunk is missing or damaged, or a column lies outside the matrix.
+        """
+        return self._by_row.read_into(rows, empty)[2]
 
     def genes(self, genes: Iterable[str]) -> sparse.csc_array:
         """Read all rows of some genes, from the gene-major copy.

@@ -320,6 +320,7 @@ def densify(**changes):
             ValueError,
             "float32, got .*int32",
         ),
+        (lambda: densify(n_out=2**31), ValueError, "n_out must be below 2"),
         (lambda: densify(indices=indices[:2]), ValueError, "one entry a value, 3, got 2"),
         (lambda: densify(indices=np.array([0, 2, 0])), ValueError, "2 genes, got 2 at 1"),
         (lambda: densify(indices=np.array([0, 1, -1])), ValueError, "2 genes, got -1 at 2"),

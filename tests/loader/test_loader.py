@@ -123,6 +123,21 @@ def test_counts_that_are_fractions(store):
             np.testing.assert_array_equal(batch["expression"], wanted)
 
 
+@pytest.mark.parametrize("expression", ["dense", "csr"])
+def test_whole_counts_and_fractions_mix(store, expression):
+    sources = [store("spots"), store("fractions")]
+    batches = list(load(sources, genes=["G3", "G1"], expression=expression, tile_px=None))
+    assert any(len(set(batch["slide"].tolist())) == 2 for batch in batches)
+    for number, source in enumerate(sources):
+        with open_slide(source) as slide:
+            for batch in batches:
+                here = batch["slide"] == number
+                values = batch["expression"]
+                values = values if expression == "dense" else values.toarray()
+                wanted = slide.expression(batch["row"][here], ["G3", "G1"])
+                np.testing.assert_array_equal(values[here], wanted)
+
+
 def test_a_panel_says_what_was_measured(store, half_panel):
     sources = [store("bins"), store("other-genes")]
     panel = half_panel(("G3", "G25", "nowhere", "G1"))

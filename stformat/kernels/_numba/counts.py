@@ -186,7 +186,8 @@ def densify_log1p(  # noqa: PLR0917 - compiled functions are called by position
     """Return the position of the first column index that has no gene, or -1."""
     lanes = np.empty(LANES, np.float64)
     n_vars = np.uint64(gene_map.size)
-    # Most counts are small whole numbers: a table a row spares the scattered loop its logarithms.
+    # Most counts are small whole numbers, and the same ones: a table a row, filled as they occur,
+    # spares the scattered loop its logarithms.
     table = np.empty(SMALL_COUNTS, np.float32)
     for row in range(out.shape[0]):
         values = data[starts[row] : stops[row]]
@@ -194,7 +195,7 @@ def densify_log1p(  # noqa: PLR0917 - compiled functions are called by position
         target = out[row]
         scale = _scale(target_sum, totals, row, values, lanes)
         for k in range(SMALL_COUNTS):
-            table[k] = _scaled_log1p(k, scale)
+            table[k] = -1  # none yet
         # Cleared right before it is filled, while it is in the cache.
         for k in range(target.size):
             target[k] = 0
@@ -206,7 +207,11 @@ def densify_log1p(  # noqa: PLR0917 - compiled functions are called by position
             if gene >= 0:
                 value = values[k]
                 if 0 <= value < SMALL_COUNTS and np.int32(value) == value:
-                    target[np.uint64(gene)] = table[np.uint32(value)]
+                    entry = table[np.uint32(value)]
+                    if entry < 0:
+                        entry = np.float32(_scaled_log1p(value, scale))
+                        table[np.uint32(value)] = entry
+                    target[np.uint64(gene)] = entry
                 else:
                     target[np.uint64(gene)] = _scaled_log1p(value, scale)
     return -1

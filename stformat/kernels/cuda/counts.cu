@@ -80,7 +80,7 @@ __device__ inline void normalize(const T* data, const i64* indptr, i64 n_rows, c
 // `first_bad` takes the position of the first column index that has no gene.
 template <class T, class I>
 __device__ inline void densify(const T* data, const I* indices, const i64* starts, const i64* stops,
-                               i64 n_rows, const double* scales, const i64* gene_map, i64 n_vars,
+                               i64 n_rows, const double* scales, const i32* gene_map, i64 n_vars,
                                i64 n_out, u32 takes_log1p, u32 threads_of_row, u64* first_bad,
                                float* out) {
     FOR_EACH(i, n_rows * threads_of_row) {
@@ -117,7 +117,7 @@ __device__ inline void densify(const T* data, const I* indices, const i64* start
 #define DENSIFY_KERNEL(name, T, I)                                                           \
     extern "C" __global__ void densify_##name(                                               \
         const T* data, const I* indices, const i64* starts, const i64* stops, i64 n_rows,    \
-        const double* scales, const i64* gene_map, i64 n_vars, i64 n_out, u32 takes_log1p,   \
+        const double* scales, const i32* gene_map, i64 n_vars, i64 n_out, u32 takes_log1p,   \
         u32 threads_of_row, u64* first_bad, float* out) {                                    \
         densify(data, indices, starts, stops, n_rows, scales, gene_map, n_vars, n_out,       \
                 takes_log1p, threads_of_row, first_bad, out);                                \
