@@ -28,7 +28,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     is_whole = all((config.invocation_params.dir / place).is_dir() for place in places)
     is_watched = config.option.capture == "no" or config.option.trace
     is_measured = config.option.benchmark_enable or config.option.benchmark_only
-    if not is_whole or is_watched or is_measured or _selects(config, "gpu", "long", "server"):
+    if (
+        not is_whole
+        or is_watched
+        or is_measured
+        or _selects(config, "gpu", "long", "server", "torch")
+    ):
         return 0
     if hasattr(os, "sched_getaffinity"):
         n_usable = len(os.sched_getaffinity(0))

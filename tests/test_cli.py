@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import stformat as stf
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -45,9 +48,8 @@ def test_convert_says_that_jpeg_needs_a_codec_and_info_shows_it(small_source, tm
     assert "image.jpeg-encoded" in {note["code"] for note in shown["notes"]}
 
 
-def test_verify_finds_problems_with_exit_code_1(small_source, tmp_path):
-    store = tmp_path / "slide.zarr"
-    assert run("convert", small_source, store, "--quiet").returncode == 0
+def test_verify_finds_problems_with_exit_code_1(small_store, tmp_path):
+    store = Path(shutil.copytree(small_store, tmp_path / "slide.zarr"))
     shard = next((store / "images").rglob("c/0/0/0"))
     damaged = bytearray(shard.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -60,8 +62,7 @@ def test_verify_finds_problems_with_exit_code_1(small_source, tmp_path):
 def test_check_finds_what_verify_cannot_see(small_source, small_store, tmp_path):
     healthy = run("check", small_store)
     assert (healthy.returncode, healthy.stdout.strip()) == (0, f"{small_store}: nothing found")
-    store = tmp_path / "slide.zarr"
-    assert run("convert", small_source, store, "--mpp", "3", "--quiet").returncode == 0
+    store = stf.convert_slide(small_source, tmp_path / "slide.zarr", mpp=3)
     assert run("verify", store, "--quiet").returncode == 0
     found = run("check", store)
     assert found.returncode == 1

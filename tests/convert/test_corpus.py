@@ -250,7 +250,9 @@ def test_signals_end_every_process_and_leave_whole_stores_only(
     workers = []
     while not (len(workers) == 2 and any(not name.startswith(".") for name in names_in(out))):
         time.sleep(0.02)
-        workers = psutil.Process(child.pid).children()
+        process = psutil.Process(child.pid)
+        assert process.status() != psutil.STATUS_ZOMBIE, "it ended before it was interrupted"
+        workers = process.children()
     child.send(signal_number)
     assert child.wait() == exit_code
     _, alive = psutil.wait_procs(workers, timeout=60)

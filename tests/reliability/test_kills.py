@@ -38,7 +38,7 @@ def test_killed_at_a_step_of_a_replacement(site, step):
         site.convert_again()
 
 
-@pytest.mark.counts(10, 60, 1000)
+@pytest.mark.counts(20, 60, 1000)
 def test_killed_at_any_time(site, n):
     """Each conversion but the first finds what a killed one left."""
     duration = seconds_of(site)
@@ -48,9 +48,12 @@ def test_killed_at_any_time(site, n):
         if number % 2:
             site.put_old()
         child = site.convert()
-        child.send(signal.SIGKILL, after_s=generator.uniform(0, 1.2 * duration))
+        after_s = generator.uniform(0, 1.2) * duration
+        child.send(signal.SIGKILL, after_s=after_s)
         ended = child.wait()
         assert ended in {0, -signal.SIGKILL}
+        if ended == 0:  # others may have slowed the one that was timed
+            duration = min(duration, after_s)
         outcomes.add((ended, site.version()))
     assert (-signal.SIGKILL, "old") in outcomes
     site.convert_again()

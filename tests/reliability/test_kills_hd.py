@@ -61,8 +61,11 @@ def test_killed_at_any_time_and_resumed(site, n):
         else:
             site.clear()
         child = site.convert(resume=True)
-        child.send(signal.SIGKILL, after_s=generator.uniform(0.1, 0.6) * duration)
+        after_s = generator.uniform(0.1, 0.6) * duration
+        child.send(signal.SIGKILL, after_s=after_s)
         ended.add(child.wait())
+        if 0 in ended:  # others may have slowed the one that was timed
+            duration = min(duration, after_s)
         assert site.version() in ({"old", "new"} if number % 2 else {None, "new"})
         assert site.convert(resume=True).answer() == {"result": "done"}
         assert site.version() == "new"

@@ -162,7 +162,7 @@ def version_of(site, store):
     return site.name_of(store) if not problems else [problem.code for problem in problems]
 
 
-@pytest.mark.counts(12, 50, 1000)
+@pytest.mark.counts(20, 50, 1000)
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "replacing"])
 def test_after_a_power_cut_a_store_is_old_or_new_or_absent(replay, n, overwrite):
     found, log = replay(n, overwrite=overwrite)

@@ -58,7 +58,7 @@ def test_without_permission(site):
     assert site.names() == ["slide.zarr"]
 
 
-@pytest.mark.counts(6, 50, 500)
+@pytest.mark.counts(10, 50, 500)
 def test_of_two_writers_exactly_one_wins(site, tmp_path, n):
     for number in range(n):
         site.clear()

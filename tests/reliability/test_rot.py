@@ -96,7 +96,7 @@ def choose(store, generator):
             return kind, generator.choice(files)
 
 
-@pytest.mark.counts(250, 500, 10_000)
+@pytest.mark.counts(500, 500, 10_000)
 def test_no_flipped_bit_is_silent(store, arrays, n):
     generator = random.Random(n)
     kinds = Counter()
@@ -156,7 +156,7 @@ def swap(path, generator):
 FAULTS = [truncate, zero_part, zero_whole, delete, swap, add]
 
 
-@pytest.mark.counts(60, 300, 3000)
+@pytest.mark.counts(100, 300, 3000)
 def test_no_broken_shard_is_silent(store, arrays, whole, n):
     generator = random.Random(n)
     shards = sorted(path for path in store.rglob("c/**/*") if path.is_file())

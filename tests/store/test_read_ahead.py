@@ -111,7 +111,7 @@ def test_every_run_gets_its_bytes_by_requests_that_are_bounded(runs, is_far, bud
 
 def test_reads_wait_together_while_one_thread_decodes():
     runs = [Run("a", 100 * number, 10) for number in range(40)]
-    files = Files(latency_s=0.02)
+    files = Files(latency_s=0.1)
     with RunReader(files, runs) as reader:
         for number in range(40):
             with reader.read(number):
