@@ -20,6 +20,10 @@ class BatchSource(Protocol):
     """What is asked of a `stformat.TileLoader` here."""
 
     @property
+    def epoch(self) -> int:
+        """Number of the epoch that the next pass begins with or goes on with."""
+
+    @property
     def world_size(self) -> int:
         """Of how many shares of an epoch it has one."""
 
@@ -45,54 +49,159 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
     """Batches of a `stformat.TileLoader` as dictionaries of tensors; made by its ``as_torch``.
 
     ``DataLoader(dataset, batch_size=None, num_workers=4, pin_memory=True)`` takes them as they are,
-    for they are batches already. Each of its processes makes every so many-th group of batches, in
-    turn; without processes, batches come in the order of the loader. A process takes the memory of
-    a loader.
-
-    Where ``torch.distributed`` is initialised and the loader has no rank of its own, each process
-    of it gets its rank's share.
-
-    Processes of a DataLoader know only the epoch that they were started with: call `set_epoch`
-    before each pass, as for torch's ``DistributedSampler``. To resume within an epoch that
-    processes read, let torchdata's ``StatefulDataLoader`` keep their states.
+    for they are batches already. Of W workers the w-th makes every W-th group of batches from the
+    w-th on, and a DataLoader takes a batch of each worker in turn: any number of workers gives the
+    same batches, in an order that depends on their number. Without workers, batches come in the
+    order of the loader. Each worker takes the memory of a loader.
 
     Parameters
     ----------
     loader : TileLoader
         The loader.
+
+    Notes
+    -----
+    **Epochs.** Call `set_epoch` before each pass, as for torch's ``DistributedSampler``; it reaches
+    workers of either kind. Without it, a dataset that is read without workers and
+    ``persistent_workers`` go on to the next epoch by themselves, but workers that are started anew
+    for each pass read the same epoch again.
+
+    **Ranks.** Where ``torch.distributed`` is initialised, at the latest when a pass begins, and the
+    loader is not one of several shares already, each rank gets its own. Ranks may differ by one
+    batch unless the loader has ``drop_last=True``, which training that waits for all ranks needs.
+
+    **Resuming.** Within an epoch that workers read, only they know where they stand: let
+    torchdata's ``StatefulDataLoader`` keep their states. It yields the batches that were left, in
+    the same order, with the same number of workers. Without workers, `state_dict` says it.
+
+    **Slides at URLs.** Workers must be started by ``multiprocessing_context="spawn"`` or
+    ``"forkserver"``: one that is forked from a process that read URLs raises `StoreReadError`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import stformat as stf
+    >>> from stformat.testing import make_slide, write_legacy_st
+    >>> from torch.utils.data import DataLoader
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> source = write_legacy_st(make_slide(height=600, width=700, seed=0), folder / "source")
+    >>> path = stf.convert_slide(source, folder / "slide.zarr")
+    >>> dataset = stf.TileLoader([path], tile_px=64, genes=["ERBB2"], batch_size=12).as_torch()
+    >>> for epoch in range(2):
+    ...     dataset.set_epoch(epoch)
+    ...     for batch in DataLoader(dataset, batch_size=None):
+    ...         print(epoch, batch["batch_index"], batch["tile"].dtype, batch["tile"].shape)
+    0 0 torch.uint8 torch.Size([12, 3, 64, 64])
+    0 1 torch.uint8 torch.Size([12, 3, 64, 64])
+    0 2 torch.uint8 torch.Size([2, 3, 64, 64])
+    1 0 torch.uint8 torch.Size([12, 3, 64, 64])
+    1 1 torch.uint8 torch.Size([12, 3, 64, 64])
+    1 2 torch.uint8 torch.Size([2, 3, 64, 64])
     """
 
     def __init__(self, loader: BatchSource) -> None:
         super().__init__()
-        has_ranks = distributed.is_available() and distributed.is_initialized()
-        if has_ranks and loader.world_size == 1:
-            loader = loader.share(distributed.get_rank(), distributed.get_world_size())
-        self.loader = loader
+        self._loader = loader
+        # The epoch that was set last and how often one was, in memory that workers share.
+        self._told = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._n_heard = 0
+        self._has_begun_in_worker = False
+        self._done_epoch: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker that is spawned knows of no ranks.
+        return self.__dict__ | {"_loader": self.loader}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if not self._told.is_shared():  # a copy, not what a worker is given
+            self._told.share_memory_()
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch, of this rank's share."""
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the batches of the next epoch, in a process of a DataLoader its part of them."""
-        process = get_worker_info()
-        if process is None:
-            batches = self.loader.iter_share()
-        else:
-            batches = self.loader.iter_share(process.id, process.num_workers)
-        return map(_to_tensors, batches)
+        """Yield the batches of the next epoch, in a worker of a DataLoader its part of them."""
+        worker = get_worker_info()
+        loader = self.loader
+        if worker is not None:
+            self._hear_of_epoch()
+        if loader.state_dict()["epoch"] != loader.epoch:
+            # A pass was left before its end: from here on the state is that of the new one.
+            loader.set_epoch(loader.epoch)
+        self._done_epoch = None
+        if worker is None:
+            return map(_to_tensors, loader.iter_share())
+        return self._iter_part(worker.id, worker.num_workers)
+
+    @property
+    def loader(self) -> BatchSource:
+        """The loader, of this rank's share where ``torch.distributed`` has ranks."""
+        whole = self._loader
+        has_ranks = distributed.is_available() and distributed.is_initialized()
+        if has_ranks and whole.world_size == 1 and distributed.get_world_size() > 1:
+            state = whole.state_dict()
+            share = whole.share(distributed.get_rank(), distributed.get_world_size())
+            if state["batch"] and state["epoch"] == whole.epoch:
+                share.load_state_dict(state)  # refuses to resume a share where the whole stood
+            share.set_epoch(whole.epoch)
+            self._loader = share
+        return self._loader
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next pass begin an epoch; see `stformat.TileLoader.set_epoch`."""
+        """Let the next pass begin an epoch, in workers too; a pass under way is not changed.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the epoch, from 0 on.
+        """
+        self._done_epoch = None
         self.loader.set_epoch(epoch)
+        if get_worker_info() is None:
+            self._n_heard += 1
+            self._told[0], self._told[1] = epoch, self._n_heard
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where this process stands; see `stformat.TileLoader.state_dict`."""
-        return self.loader.state_dict()
+        """Return where this process stands, as `stformat.TileLoader.state_dict` does.
+
+        Returns
+        -------
+        dict
+            Plain numbers. Of a worker that has made its part of an epoch, the end of that epoch.
+        """
+        state = self.loader.state_dict()
+        if self._done_epoch is not None:
+            state |= {"epoch": self._done_epoch, "batch": len(self)}
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next pass of this process go on where another one stood."""
+        """Let the next pass of this process go on where another one stood.
+
+        Raises
+        ------
+        ValueError
+            If the state is that of a loader of another order; see
+            `stformat.TileLoader.load_state_dict`.
+        """
+        self._done_epoch = None
         self.loader.load_state_dict(state)
+
+    def _hear_of_epoch(self) -> None:
+        # The first pass of a worker is that for which it was started, whatever was set meanwhile.
+        epoch, n_told = self._told.tolist()
+        if self._has_begun_in_worker and n_told != self._n_heard:
+            self._n_heard = n_told
+            self.loader.set_epoch(epoch)
+        self._has_begun_in_worker = True
+
+    def _iter_part(self, worker: int, n_workers: int) -> Iterator[dict[str, Any]]:
+        epoch = self.loader.epoch
+        yield from map(_to_tensors, self.loader.iter_share(worker, n_workers))
+        # Others may still be at work: who resumes this epoch must not begin the next one here.
+        self._done_epoch = epoch
 
 
 def _to_tensors(batch: Batch) -> dict[str, Any]:
