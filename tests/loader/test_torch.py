@@ -1,7 +1,9 @@
-"""Tensors are the loader's arrays, in one process or several, and a model learns from them."""
+"""Tensors are the loader's arrays, and a model learns from them."""
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import pickle
 
 import numpy as np
@@ -11,6 +13,7 @@ from stformat.loader import TileLoader
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch", reason="needs torch: uv sync --extra torch")
+torch_dataset = importlib.import_module("stformat.loader.torch_dataset")
 
 SMALL = {"tile_px": 40, "batch_size": 32, "buffer_bytes": 400_000, "genes": ["G1", "G2"]}
 
@@ -40,39 +43,6 @@ def test_sparse_expression_is_a_sparse_tensor(paths):
         np.testing.assert_array_equal(one["expression"].to_dense().numpy(), two["expression"])
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more than CPUs
-@pytest.mark.parametrize(("context", "n_processes"), [("fork", 1), ("fork", 3), ("spawn", 2)])
-def test_processes_make_the_same_batches(paths, same, context, n_processes):
-    dataset = load(paths).as_torch()
-    # Threads of this process before the fork, as a training script has them.
-    expected = {batch["batch_index"]: batch for batch in load(paths)}
-    data = torch.utils.data.DataLoader(
-        dataset, batch_size=None, num_workers=n_processes, multiprocessing_context=context,
-        persistent_workers=True,
-    )  # fmt: skip
-    assert len(data) == len(expected)
-    found = {batch["batch_index"]: as_arrays(batch) for batch in data}
-    assert found.keys() == expected.keys()
-    assert all(same(found[index], expected[index]) for index in expected)
-    assert {batch["epoch"] for batch in data} == {1}
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_the_epoch_of_processes_is_what_was_set(paths):
-    dataset = load(paths).as_torch()
-    data = torch.utils.data.DataLoader(
-        dataset, batch_size=None, num_workers=1, multiprocessing_context="fork"
-    )
-    orders = []
-    for epoch in (4, 5):
-        dataset.set_epoch(epoch)
-        batches = {batch["batch_index"]: batch for batch in data}
-        assert {batch["epoch"] for batch in batches.values()} == {epoch}
-        orders.append(batches[0]["row"].tolist())
-    assert orders[0] != orders[1]
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="pinned memory needs a GPU's driver")
 def test_tensors_can_be_pinned(paths):
     data = torch.utils.data.DataLoader(load(paths).as_torch(), batch_size=None, pin_memory=True)
@@ -90,22 +60,28 @@ def test_a_dataset_goes_on_where_it_stood(paths):
     assert rest == list(range(1, len(dataset)))
 
 
-def test_ranks_of_torch_get_their_shares(paths, tmp_path):
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
-    )
-    try:
-        with pytest.MonkeyPatch.context() as patched:
-            rows = []
-            for rank in range(2):
-                patched.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-                patched.setattr(torch.distributed, "get_world_size", lambda: 2)
-                shares = load(paths).as_torch()
-                for batch in shares:
-                    rows += zip(batch["slide"].tolist(), batch["row"].tolist(), strict=True)
-    finally:
-        torch.distributed.destroy_process_group()
-    assert len(rows) == len(set(rows)) == 380
+def test_a_state_before_the_first_batch_is_that_of_the_pass_that_begins(paths):
+    dataset = load(paths).as_torch()
+    next(iter(dataset))
+    passing = iter(dataset)
+    state = dataset.state_dict()
+    assert (state["epoch"], state["batch"]) == (1, 0)
+    assert next(passing)["epoch"] == 1
+
+
+def test_a_copy_is_told_of_epochs_by_itself(paths):
+    dataset = load(paths).as_torch()
+    dataset.set_epoch(2)
+    other = pickle.loads(pickle.dumps(dataset))  # noqa: S301 - our own
+    dataset.set_epoch(3)
+    assert [next(iter(one))["epoch"] for one in (dataset, other)] == [3, 2]
+
+
+def test_the_example_of_the_dataset_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(torch_dataset)
+    assert result.attempted
+    assert result.failed == 0
 
 
 class Model(torch.nn.Module):
