@@ -13,13 +13,15 @@ from stformat import kernels
 from stformat.kernels._pool import map_chunks
 from stformat.loader.augment import Augmentation, Changes
 from stformat.loader.expression import ExpressionRule, GroupExpression
+from stformat.loader.group_pixels import GroupPixels, PartPixels, PlacedTiles
 from stformat.loader.held_counts import HeldCounts
 from stformat.loader.inventory import Inventory
 from stformat.loader.memory import Memory
-from stformat.loader.pixels import HeldPixels, TileRule, hold_pixels
+from stformat.loader.pixels import TileRule
 from stformat.loader.plan import EpochPlan, GroupPlan
 from stformat.loader.shelf import SlideShelf
 from stformat.store.counts import CountsReader
+from stformat.store.reader import Slide
 
 __all__ = ["Batch", "Draws", "Group", "GroupReader", "Output", "StoppedError"]
 
@@ -105,14 +107,8 @@ class Group:
     xy: NDArray[np.float64]
     """(n, 2) centres in full-resolution pixels."""
 
-    tile_rule: TileRule | None
-    """What tiles are like; None without."""
-
-    pixels: tuple[HeldPixels, ...]
-    """Of each part of the plan; empty without tiles."""
-
-    tile: NDArray[np.int64]
-    """(n,) place of each row's tile in the pixels of its part."""
+    pixels: GroupPixels | None
+    """What tiles are made of; None without tiles."""
 
     expression: GroupExpression | None
     """The counts; None without expression."""
@@ -124,8 +120,9 @@ class Group:
         """Make a batch."""
         chosen = self.plan.batch(number)
         batch: Batch = {}
-        if self.tile_rule is not None:
-            batch["tile"] = self._tiles(chosen, self.tile_rule, output)
+        if self.pixels is not None:
+            tiles = self.pixels.batch(number * self.plan.batch_size, chosen)
+            batch["tile"] = _finished(tiles, self._changes(chosen, output), output)
         if self.expression is not None:
             held = self.held_row[chosen]
             is_dense = output.expression == "dense"
@@ -144,28 +141,16 @@ class Group:
             "batch_index": self.plan.first_batch + number,
         }
 
-    def _tiles(self, chosen: NDArray[np.int64], rule: TileRule, output: Output) -> Any:  # noqa: ANN401 - of NumPy or CuPy
-        xp = output.xp
-        tile_px = rule.grid.tile_px
-        tiles = output.empty((len(chosen), rule.n_c, tile_px, tile_px), rule.dtype)
-        of_part = self.rows.part[chosen]
-
-        def cut(part: int) -> None:
-            places = np.flatnonzero(of_part == part)
-            self.pixels[part].cut(self.tile[chosen[places]], places, tiles)
-
-        # A GPU divides the work itself.
-        map_chunks(cut, np.unique(of_part).tolist(), n_threads=None if xp is np else 1)
+    def _changes(self, chosen: NDArray[np.int64], output: Output) -> Changes | None:
         if output.augment is None:
-            return _finished(tiles, None, output)
-        changes = output.augment.draw(
+            return None
+        return output.augment.draw(
             seed=self.seed,
             epoch=self.epoch,
             slide=self.rows.slide[chosen],
             row=self.rows.row[chosen],
             occurrence=self.rows.occurrence[chosen],
         )
-        return _finished(tiles, changes, output)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,9 +185,9 @@ class GroupReader:
         plan = epoch.group(number)
         rows = self._rows(plan)
         rules = self.inventory.tiles or ()
-        tile, held_row = np.zeros_like(rows.row), np.zeros_like(rows.row)
+        pixels = self._new_pixels(plan, rows)
+        held_row = np.zeros_like(rows.row)
         xy = np.empty((len(rows.row), 2))
-        pixels: dict[int, HeldPixels] = {}
         held: dict[int, HeldCounts] = {}
         held_maps: list[NDArray[np.int64]] = []
         n_held = 0
@@ -213,17 +198,8 @@ class GroupReader:
             n_held += len(distinct)
             with self.shelf.lend(slide) as opened:
                 xy[here] = opened.centers_px(distinct)[which]
-                for part in np.unique(rows.part[here]).tolist() if rules else ():
-                    self._go_on()
-                    of_part = np.flatnonzero(rows.part == part)
-                    of_tiles, tile[of_part] = np.unique(rows.row[of_part], return_inverse=True)
-                    pixels[part] = hold_pixels(
-                        opened,
-                        of_tiles,
-                        rules[slide],
-                        memory=self.output.memory,
-                        xp=self.output.xp,
-                    )
+                if pixels is not None:
+                    self._read_pixels(pixels, opened, rules[slide], rows, here)
                 if self.output.expression is not None:
                     self._go_on()
                     number = int(self.inventory.map_of_slide[slide])
@@ -237,12 +213,24 @@ class GroupReader:
             epoch=epoch.epoch,
             rows=rows,
             xy=xy,
-            tile_rule=rules[0] if rules else None,
-            pixels=tuple(pixels[part] for part in range(len(pixels))),
-            tile=tile,
+            pixels=pixels,
             expression=self._expression(held, held_maps),
             held_row=held_row,
         )
+
+    def _read_pixels(
+        self,
+        pixels: GroupPixels,
+        slide: Slide,
+        rule: TileRule,
+        rows: _Rows,
+        here: NDArray[np.int64],
+    ) -> None:
+        """Read what tiles need of the parts that rows `here`, all those of a slide, belong to."""
+        for part in np.unique(rows.part[here]).tolist():
+            self._go_on()
+            of_part = np.flatnonzero(rows.part == part)
+            pixels.add(slide, rule, part, of_part, rows.row[of_part])
 
     def _rows(self, plan: GroupPlan) -> _Rows:
         parts = plan.parts
@@ -266,6 +254,15 @@ class GroupReader:
             part=np.repeat(np.arange(len(parts)), lengths),
             occurrence=np.concatenate(before),
         )
+
+    def _new_pixels(self, plan: GroupPlan, rows: _Rows) -> GroupPixels | None:
+        if not self.inventory.tiles:
+            return None
+        rule, memory, xp = self.inventory.tiles[0], self.output.memory, self.output.xp
+        has_regions = any(self.inventory.has_regions[part.slide] for part in plan.parts)
+        if has_regions or xp is not np:
+            return PartPixels(rows.part, rule, memory, self.output.empty, xp)
+        return PlacedTiles(plan.order, rule, memory)
 
     def _new_counts(self, counts: CountsReader, number: int, rows: _Rows) -> HeldCounts:
         """Return room for the counts of rows whose genes go where a map says."""

@@ -14,7 +14,7 @@ from stformat.errors import Problem, SlidesDifferError
 from stformat.kernels._pool import map_chunks
 from stformat.loader.expression import GeneMap, Panel
 from stformat.loader.pixels import TileRule
-from stformat.loader.plan import Blocks, bytes_of_runs, cut_blocks
+from stformat.loader.plan import Blocks, cut_blocks, map_runs
 from stformat.loader.shelf import SlideShelf
 from stformat.store.reader import Slide
 from stformat.store.row_index import RowIndex, row_positions
@@ -57,6 +57,7 @@ class _Item:
     row_nnz: float
     bounds: NDArray[np.int64]
     n_bytes: NDArray[np.int64]
+    has_regions: bool
 
 
 # No slots: `blocks` is made once and kept.
@@ -93,6 +94,9 @@ class Inventory:
 
     n_bytes: tuple[NDArray[np.int64], ...]
     """What each takes in memory."""
+
+    has_regions: tuple[bool, ...]
+    """Whether there are blocks of a slide whose tiles overlap so much that regions are held."""
 
     def rows_at(self, slide: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the table at places among those that are loaded."""
@@ -163,6 +167,7 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
         row_nnz=tuple(item.row_nnz for item in items),
         bounds=tuple(item.bounds for item in items),
         n_bytes=tuple(item.n_bytes for item in items),
+        has_regions=tuple(item.has_regions for item in items),
     )
 
 
@@ -197,7 +202,8 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
         dtypes=dtypes,
         row_nnz=row_nnz,
         bounds=bounds,
-        n_bytes=bytes_of_runs(xy, bounds, n_bytes),
+        n_bytes=map_runs(n_bytes, xy, bounds),
+        has_regions=tiles is not None and bool(map_runs(tiles.held_bytes, xy, bounds)[1].any()),
     )
 
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TileLoader"]
 
-BUFFER_BYTES = 512 * 2**20
-"""Default size of the two groups that are in memory: one being drawn from, one being read."""
+BUFFER_BYTES = 2**30
+"""Default size of three groups: one being drawn from, one being read, and one whose last batch is
+still in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class TileLoader:
     - ``epoch`` and ``batch_index``, int.
 
     Rows of a slide are read in blocks of neighbours, so that a chunk is decoded once for a block.
-    Blocks of all slides are permuted, and their sequence is cut into groups of half of
+    Blocks of all slides are permuted, and their sequence is cut into groups of a third of
     `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes more places and
     slides in a batch. Each row comes once an epoch, unless `weights` are given.
 
@@ -104,9 +105,11 @@ class TileLoader:
         Of each channel, with `dtype`. Default: 0 and 1.
     augment : Augmentation, optional
         Random changes of tiles.
-    buffer_bytes : int, default: 512 MiB
-        Memory of two groups. A loader takes ``(workers + 1) / 2`` times as much, and at most
-        512 MiB beside.
+    buffer_bytes : int, default: 1 GiB
+        Memory of three groups: one is drawn from, one is read, and of one the last batch may still
+        be in use, for tiles of a batch may be a view of the memory of their group. A loader takes
+        ``(max(1, workers) + 2) / 3`` times as much, and at most 512 MiB beside; batches that are
+        kept take more.
     workers : int, default: 1
         Threads that read groups ahead, each of which decodes with all processors; 0 reads in the
         calling thread. More than one help where stores are far away.

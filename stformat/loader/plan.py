@@ -19,9 +19,9 @@ __all__ = [
     "EpochPlan",
     "GroupPlan",
     "Part",
-    "bytes_of_runs",
     "cut_blocks",
     "draw_rows",
+    "map_runs",
     "plan_epoch",
 ]
 
@@ -206,14 +206,14 @@ def cut_blocks(xy: NDArray[np.float64], n_bytes: Bytes, *, block_bytes: int) -> 
     bounds = _bounds_of_squares(xy, edge)
     while edge > SMALLEST_SQUARE_PX:
         edge //= 2
-        is_large = bytes_of_runs(xy, bounds, n_bytes) > block_bytes
+        is_large = map_runs(n_bytes, xy, bounds) > block_bytes
         if not is_large.any():
             break
         finer = _bounds_of_squares(xy, edge)[1:-1]
         inside = is_large[np.searchsorted(bounds, finer, side="right") - 1]
         bounds = np.union1d(bounds, finer[inside])
     while True:
-        is_large = bytes_of_runs(xy, bounds, n_bytes) > block_bytes
+        is_large = map_runs(n_bytes, xy, bounds) > block_bytes
         is_large &= np.diff(bounds) > 1
         if not is_large.any():
             break
@@ -377,14 +377,16 @@ def _bounds_of_squares(xy: NDArray[np.float64], edge: int) -> NDArray[np.int64]:
     return np.concatenate([[0], enters, [len(xy)]]).astype(np.int64)
 
 
-def bytes_of_runs(
-    xy: NDArray[np.float64], bounds: NDArray[np.int64], n_bytes: Bytes
-) -> NDArray[np.int64]:
-    """Return the bytes that each run of rows takes, of `bounds` as `cut_blocks` returns them."""
+def map_runs[T](
+    function: Callable[[NDArray[np.int64], NDArray[np.float64]], T],
+    xy: NDArray[np.float64],
+    bounds: NDArray[np.int64],
+) -> T:
+    """Call a function, such as that of `cut_blocks`, with the runs of rows between some bounds."""
     if len(bounds) == 1:
-        return np.zeros(0, np.int64)
+        return function(np.zeros(0, np.int64), np.zeros((0, 2)))
     low, high = _corners(xy, bounds)
-    return n_bytes(np.diff(bounds), high - low)
+    return function(np.diff(bounds), high - low)
 
 
 def _corners(

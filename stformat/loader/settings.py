@@ -96,8 +96,8 @@ class Settings:
 
     @property
     def group_bytes(self) -> int:
-        """Most bytes of a group: two of them are the buffer."""
-        return max(1, self.buffer_bytes // 2)
+        """Most bytes of a group: three of them are the buffer."""
+        return max(1, self.buffer_bytes // 3)
 
     @property
     def block_bytes(self) -> int:

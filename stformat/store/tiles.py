@@ -18,6 +18,7 @@ from stformat.errors import Problem, UnsupportedStoreError
 from stformat.kernels._pool import read_ahead
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_groups import group_by_chunk
+from stformat.store.chunk_windows import overlap, touched_chunks, window_chunks
 from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["TileEngine", "Tiles"]
@@ -108,15 +109,15 @@ class TileEngine:
             raise ValueError(f"height and width must be at least 1, got {height} and {width}")
         reader = self.level(level)
         _, edge_y, edge_x = reader.metadata.chunks
-        rows = _touched(top, height, reader.shape[1], edge_y)
-        cols = _touched(left, width, reader.shape[2], edge_x)
+        rows = touched_chunks(top, height, reader.shape[1], edge_y)
+        cols = touched_chunks(left, width, reader.shape[2], edge_x)
         index = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
         out = np.full((self.n_c, height, width), self.background, dtype=self.dtype)
 
         def copy(position: int, chunk: NDArray[Any]) -> None:
             row, col = index[position].tolist()
-            to_y, from_y = _overlap(row * edge_y, chunk.shape[1], top, height)
-            to_x, from_x = _overlap(col * edge_x, chunk.shape[2], left, width)
+            to_y, from_y = overlap(row * edge_y, chunk.shape[1], top, height)
+            to_x, from_x = overlap(col * edge_x, chunk.shape[2], left, width)
             out[:, to_y, to_x] = chunk[:, from_y, from_x]
 
         reader.visit_chunks(index @ np.array([reader.grid[2], 1]), copy)
@@ -129,6 +130,7 @@ class TileEngine:
         *,
         fill_value: int,
         out: NDArray[np.unsignedinteger] | None = None,
+        places: NDArray[np.int64] | None = None,
     ) -> NDArray[np.unsignedinteger]:
         """Cut square tiles.
 
@@ -143,11 +145,14 @@ class TileEngine:
             Sample value outside the level.
         out : (n, c, tile_px, tile_px) ndarray, optional
             C-contiguous array of the image's type to write to.
+        places : (n,) ndarray of int64, optional
+            Where in `out`, which may then have more tiles, each one goes. Default: in the order of
+            `windows`.
 
         Returns
         -------
         (n, c, tile_px, tile_px) ndarray of uint8 or uint16
-            The tiles in the order of `windows`; `out` where it was given.
+            The tiles in the order of `windows` or in their places; `out` where it was given.
 
         Raises
         ------
@@ -159,8 +164,9 @@ class TileEngine:
         if out is None:
             shape = (len(windows), self.n_c, grid.tile_px, grid.tile_px)
             out = np.empty(shape, dtype=self.dtype)
+        places = np.arange(len(windows)) if places is None else places
         if grid.is_copy:
-            self._gather(windows, grid.level, fill_value, out)
+            self._gather(windows, grid.level, fill_value, out, places)
             return out
         # Neighbours share chunks: with the rows of chunks in turn, most stay in the cache.
         edge_y = self.level(grid.level).metadata.chunks[1]
@@ -172,8 +178,10 @@ class TileEngine:
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             source = sources[: len(batch)]
-            self._gather(windows[batch], grid.level, fill_value, source)
-            out[batch] = kernels.resample_tiles(source, tile_px=grid.tile_px, step=grid.step)
+            self._gather(windows[batch], grid.level, fill_value, source, np.arange(len(batch)))
+            out[places[batch]] = kernels.resample_tiles(
+                source, tile_px=grid.tile_px, step=grid.step
+            )
         return out
 
     def _gather(
@@ -182,21 +190,22 @@ class TileEngine:
         level: int,
         fill_value: int,
         out: NDArray[np.unsignedinteger],
+        places: NDArray[np.int64],
     ) -> None:
-        """Copy windows out of a level, chunk by chunk."""
+        """Copy windows out of a level to their places, chunk by chunk."""
         reader = self.level(level)
         _, height, width = reader.shape
         _, edge_y, edge_x = reader.metadata.chunks
         edge_px = out.shape[3]
         left, top = windows.T
         is_inside = (left >= 0) & (top >= 0) & (left + edge_px <= width) & (top + edge_px <= height)
-        out[~is_inside] = fill_value
-        of_window, chunk = _pairs(windows, edge_px, (height, width), (edge_y, edge_x))
+        out[places[~is_inside]] = fill_value
+        of_window, chunk = window_chunks(windows, edge_px, (height, width), (edge_y, edge_x))
         groups = group_by_chunk(chunk)
         rows, cols = np.divmod(groups.chunks, reader.grid[2])
         # In the order of the chunks: what one of them needs is then a slice.
         which = of_window[groups.order]
-        corners = windows[which]
+        corners, targets = windows[which], places[which]
 
         def scatter(position: int, values: NDArray[Any]) -> None:
             here = slice(*groups.bounds[position : position + 2].tolist())
@@ -205,7 +214,7 @@ class TileEngine:
                 int(rows[position]) * edge_y,
                 int(cols[position]) * edge_x,
                 corners[here],
-                which[here],
+                targets[here],
                 out,
             )
 
@@ -453,42 +462,6 @@ class Tiles:
     ) -> NDArray[np.unsignedinteger]:
         windows = coords.tile_windows(self._centers[tiles], grid)
         return self._engine.cut(windows, grid, fill_value=self._fill_value, out=out)
-
-
-def _touched(start: int, size: int, extent: int, edge: int) -> NDArray[np.int64]:
-    """Return the chunks along one axis that a window touches, those outside left out."""
-    first, last = max(start, 0), min(start + size, extent)
-    return np.arange(first // edge, -(-last // edge) if last > first else first // edge)
-
-
-def _overlap(chunk_start: int, chunk_size: int, start: int, size: int) -> tuple[slice, slice]:
-    """Return where a chunk and a window meet along one axis: in the window, in the chunk."""
-    low = max(chunk_start, start)
-    high = min(chunk_start + chunk_size, start + size)
-    return slice(low - start, high - start), slice(low - chunk_start, high - chunk_start)
-
-
-def _pairs(
-    windows: NDArray[np.int64], edge_px: int, extent: tuple[int, int], chunks: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """List which window needs which chunk.
-
-    Returns
-    -------
-    of_window, chunk : (m,) ndarray of int64
-        One entry for each window and each chunk that it overlaps; `chunk` is the flat number.
-    """
-    size = np.array(extent)[::-1]
-    edges = np.array(chunks)[::-1]
-    first = np.maximum(windows, 0) // edges
-    last = (np.minimum(windows + edge_px, size) - 1) // edges
-    n_cols, n_rows = np.maximum(last - first + 1, 0).T
-    n_pairs = n_cols * n_rows
-    of_window = np.repeat(np.arange(len(windows)), n_pairs)
-    nth = np.arange(len(of_window)) - (np.cumsum(n_pairs) - n_pairs)[of_window]
-    row, col = np.divmod(nth, n_cols[of_window])
-    chunk = (first[of_window, 1] + row) * -(-size[0] // edges[0]) + first[of_window, 0] + col
-    return of_window, chunk
 
 
 def _span(values: Sequence[float]) -> str:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from stformat.loader.plan import (
     Blocks,
-    bytes_of_runs,
     cut_blocks,
     draw_rows,
+    map_runs,
     plan_epoch,
 )
 from stformat.store.layout import spatial_order
@@ -175,7 +175,7 @@ def test_blocks_are_neighbours_that_fit(xy, block_bytes):
     assert bounds[0] == 0
     assert bounds[-1] == len(xy)
     assert (np.diff(bounds) > 0).all()
-    taken = bytes_of_runs(xy, bounds, area)
+    taken = map_runs(area, xy, bounds)
     assert ((taken <= block_bytes) | (np.diff(bounds) == 1)).all()
     # Two that fit together would have been joined.
     for start, stop in zip(bounds[:-2], bounds[2:], strict=True):

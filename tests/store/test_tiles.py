@@ -120,6 +120,20 @@ def test_resampled_tiles_are_the_definition_on_padded_crops(pyramid, xy, tile_px
     np.testing.assert_array_equal(make_tiles(engine, xy, grid)[:], expected)
 
 
+@settings(deadline=None)
+@given(xy=centers, mpp=st.sampled_from([1.0, 1.37, 2.0]), seed=st.integers(0, 99))
+def test_tiles_go_to_their_places_and_nowhere_else(pyramid, xy, mpp, seed):
+    _, engine = pyramid
+    grid = coords.grid_for_mpp(9, target_mpp=mpp, mpp=1.0, n_levels=N_LEVELS)
+    windows = coords.tile_windows(xy, grid)
+    places = np.random.default_rng(seed).permutation(len(xy) + 3)[: len(xy)]
+    out = np.full((len(xy) + 3, 3, 9, 9), 77, engine.dtype)
+    expected = out.copy()
+    expected[places] = engine.cut(windows, grid, fill_value=7)
+    assert engine.cut(windows, grid, fill_value=7, out=out, places=places) is out
+    np.testing.assert_array_equal(out, expected)
+
+
 def reference_resample(source: np.ndarray, grid: coords.TileGrid) -> np.ndarray:
     out = np.empty((*source.shape[:2], grid.tile_px, grid.tile_px), source.dtype)
     coarser = grid.step > coords.UNIT_STEP

@@ -1,0 +1,83 @@
+"""What no epoch can be made of is refused before it begins."""
+
+from __future__ import annotations
+
+import pytest
+
+from stformat.errors import (
+    GeneLookupError,
+    NoImageError,
+    NotAStoreError,
+    SlidesDifferError,
+)
+from stformat.loader import Augmentation, TileLoader
+
+SMALL = {"tile_px": 40, "batch_size": 32, "buffer_bytes": 2_000_000}
+
+
+def load(sources, **options) -> TileLoader:
+    return TileLoader(sources, **SMALL | options)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "options", "error", "message"),
+    [
+        (("spots", "fluorescence"), {}, SlidesDifferError, "fluorescence: .* 3 channels of uint8"),
+        (("spots", "other-genes"), {}, SlidesDifferError, "21 genes, others than its 30"),
+        (("spots", "reversed"), {}, SlidesDifferError, "in another order; name genes"),
+        (("spots", "no-image"), {}, NoImageError, "image"),
+        (("spots", "unknown-mpp"), {"mpp": 0.5}, ValueError, "mpp is known"),
+        (("spots", "other-genes"), {"genes": ["G25"]}, GeneLookupError, "G25"),
+        (("fluorescence",), {"augment": Augmentation(brightness=0.1)}, ValueError, "three channel"),
+        (("spots",), {"dtype": "float32", "mean": [0.5]}, ValueError, "mean must have one number"),
+        (("spots",), {"dtype": "int8"}, TypeError, "float32 or float16"),
+    ],
+)
+def test_slides_that_do_not_go_together_are_refused(store, kinds, options, error, message):
+    with pytest.raises(error, match=message):
+        load([store(kind) for kind in kinds], **options)
+
+
+def test_slides_of_other_genes_give_tiles_without_expression(store):
+    loader = load([store("spots"), store("other-genes"), store("reversed")], expression=None)
+    assert loader.n_rows == 60 + 40 + 40
+    without_tiles = load([store("spots"), store("no-image")], tile_px=None)
+    assert without_tiles.n_rows == 60 + 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"rank": 2, "world_size": 2}, "rank must be from 0 to 1"),
+        ({"expression": "coo"}, "expression must be"),
+        ({"normalize": "sqrt"}, "normalize must be"),
+        ({"device": "tpu"}, "device must be"),
+        ({"tile_px": 0}, "tile_px must be at least 1"),
+        ({"tile_px": None, "expression": None}, "tiles, expression or both"),
+        ({"tile_px": None, "mpp": 0.5}, "mpp must come with tiles"),
+        ({"expression": None, "genes": ["G1"]}, "must come with expression"),
+        ({"target_sum": 0.0}, "target_sum must be positive"),
+        ({"mean": [0.5] * 3}, "must come with a dtype"),
+        ({"n_draws": 3}, "must come with weights"),
+        ({"rows": [None]}, "3 slides"),
+        ({"device": "cuda", "expression": "csr"}, "dense on a GPU"),
+    ],
+    ids=str,
+)
+def test_impossible_arguments_are_refused(paths, options, message):
+    with pytest.raises(ValueError, match=message):
+        load(paths, **options)
+
+
+def test_no_slides_and_no_store_are_refused(paths, tmp_path):
+    with pytest.raises(ValueError, match="at least one slide"):
+        load([])
+    with pytest.raises(ValueError, match="at least one slide"):
+        load(str(paths[0]))
+    with pytest.raises(NotAStoreError):
+        load([paths[0], tmp_path / "nothing"])
+    with pytest.raises(TypeError, match="list of names"):
+        load(paths, genes="ERBB2")
