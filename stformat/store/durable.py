@@ -54,8 +54,13 @@ def fsync_tree(directory: Path) -> None:
 
 
 @contextmanager
-def fsync_ahead() -> Iterator[Callable[[Path], None]]:
+def fsync_ahead(refused: Callable[[], None]) -> Iterator[Callable[[Path], None]]:
     """Flush finished files in a thread, so that `fsync_tree` finds little left to flush.
+
+    Parameters
+    ----------
+    refused : callable
+        Called in that thread as soon as the disk has refused a file, however the block ends.
 
     Yields
     ------
@@ -68,10 +73,18 @@ def fsync_ahead() -> Iterator[Callable[[Path], None]]:
         At the end of the block, if the disk refused a file. It says so only once: whoever flushes
         the file again hears nothing.
     """
+
+    def flush(path: Path) -> None:
+        try:
+            _fsync_file(path)
+        except OSError:
+            refused()
+            raise
+
     with ThreadPoolExecutor(1, thread_name_prefix="stformat-fsync") as thread:
         flushing: list[tuple[Path, Future[None]]] = []
         try:
-            yield lambda path: flushing.append((path, thread.submit(_fsync_file, path)))
+            yield lambda path: flushing.append((path, thread.submit(flush, path)))
         except BaseException:
             thread.shutdown(wait=False, cancel_futures=True)
             raise

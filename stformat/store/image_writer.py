@@ -112,7 +112,7 @@ def write_pyramid(
     with refusals_of(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        flush = stack.enter_context(fsync_ahead())
+        flush = stack.enter_context(fsync_ahead(journal.forget))
         queue = _WriteQueue()
         levels: list[_LevelWriter] = []
         for level in reversed(range(len(shapes))):

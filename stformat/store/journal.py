@@ -12,6 +12,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Protocol
 
 import google_crc32c
@@ -49,12 +50,21 @@ class Journal(Protocol):
     def finish(self, *part: Path) -> None:
         """Note that this part is whole from now on: nothing is written in it any more."""
 
+    def forget(self) -> None:
+        """Note that nothing is finished, whatever is said to be from now on.
+
+        For a disk that refused something: what is read back may be in memory alone.
+        """
+
 
 class _NoJournal:
     def is_finished(self, *_part: Path) -> bool:
         return False
 
     def finish(self, *part: Path) -> None:
+        pass
+
+    def forget(self) -> None:
         pass
 
 
@@ -141,6 +151,8 @@ class _DirectoryJournal:
         self._key = key
         self._files = {entry.path: entry for entry in noted.files}
         self._finished = set(noted.finished)
+        self._lock = Lock()
+        self._is_forgotten = False
 
     def is_finished(self, *part: Path) -> bool:
         return tuple(map(self._name, part)) in self._finished
@@ -149,7 +161,14 @@ class _DirectoryJournal:
         for directory in part:
             self._note_files(directory)
         self._finished.add(tuple(map(self._name, part)))
-        self._save()
+        with self._lock:
+            if not self._is_forgotten:
+                self._save()
+
+    def forget(self) -> None:
+        with self._lock:
+            self._is_forgotten = True
+            remove_journal(self._directory)
 
     def _save(self) -> None:
         # Not synced. A power cut may leave a journal that is torn, or one that names files whose

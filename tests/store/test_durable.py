@@ -6,6 +6,7 @@ import resource
 import threading
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -100,19 +101,25 @@ def test_directories_that_cannot_be_synced_need_not_be(tmp_path, monkeypatch):
         fsync_directory(tmp_path)
 
 
-def test_files_are_synced_ahead_by_the_end_of_the_block(tmp_path, monkeypatch):
+@pytest.fixture
+def refused():
+    return Mock()
+
+
+def test_files_are_synced_ahead_by_the_end_of_the_block(tmp_path, monkeypatch, refused):
     paths = [tmp_path / name for name in "ab"]
     synced = []
     monkeypatch.setattr(durable, "_flush", lambda fd: synced.append(inode(fd)))
-    with fsync_ahead() as flush:
+    with fsync_ahead(refused) as flush:
         for path in paths:
             path.touch()
             flush(path)
     assert synced == [path.stat().st_ino for path in paths]
+    refused.assert_not_called()
 
 
 def test_a_disk_that_refuses_what_was_written_is_heard_though_it_says_so_once(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, refused
 ):
     def refuse(_fd):
         monkeypatch.setattr(durable, "_flush", lambda _fd: None)
@@ -122,16 +129,36 @@ def test_a_disk_that_refuses_what_was_written_is_heard_though_it_says_so_once(
     paths = [tmp_path / name for name in "ab"]
 
     def write():
-        with fsync_ahead() as flush:
+        with fsync_ahead(refused) as flush:
             for path in paths:
                 path.touch()
                 flush(path)
 
     with pytest.raises(StoreWriteError, match=str(paths[0])):
         write()
+    refused.assert_called_once_with()
 
 
-def test_what_ends_the_block_ends_the_syncing(tmp_path, monkeypatch):
+def test_a_refusal_is_heard_of_though_something_else_ends_the_block(tmp_path, monkeypatch, refused):
+    def refuse(_fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(durable, "_flush", refuse)
+    is_heard = threading.Event()
+    refused.side_effect = is_heard.set
+    (tmp_path / "a").touch()
+
+    def write():
+        with fsync_ahead(refused) as flush:
+            flush(tmp_path / "a")
+            assert is_heard.wait(60)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+
+
+def test_what_ends_the_block_ends_the_syncing(tmp_path, monkeypatch, refused):
     first_began, may_end = threading.Event(), threading.Event()
     synced = []
 
@@ -144,7 +171,7 @@ def test_what_ends_the_block_ends_the_syncing(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in "ab"]
 
     def write():
-        with fsync_ahead() as flush:
+        with fsync_ahead(refused) as flush:
             for path in paths:
                 path.touch()
                 flush(path)
