@@ -158,7 +158,6 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
         epoch : int
             Number of the epoch, from 0 on.
         """
-        self._done_epoch = None
         self.loader.set_epoch(epoch)
         if get_worker_info() is None:
             self._n_heard += 1
@@ -186,7 +185,6 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
             If the state is that of a loader of another order; see
             `stformat.TileLoader.load_state_dict`.
         """
-        self._done_epoch = None
         self.loader.load_state_dict(state)
 
     def _hear_of_epoch(self) -> None:

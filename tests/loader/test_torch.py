@@ -69,14 +69,6 @@ def test_a_state_before_the_first_batch_is_that_of_the_pass_that_begins(paths):
     assert next(passing)["epoch"] == 1
 
 
-def test_a_copy_is_told_of_epochs_by_itself(paths):
-    dataset = load(paths).as_torch()
-    dataset.set_epoch(2)
-    other = pickle.loads(pickle.dumps(dataset))  # noqa: S301 - our own
-    dataset.set_epoch(3)
-    assert [next(iter(one))["epoch"] for one in (dataset, other)] == [3, 2]
-
-
 def test_the_example_of_the_dataset_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(torch_dataset)

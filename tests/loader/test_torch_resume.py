@@ -110,11 +110,12 @@ def test_the_state_of_an_epoch_that_is_over_begins_the_next(paths, same):
     assert_same(as_arrays(data), in_turns(parts_of(paths, 1, 1)), same)
 
 
-def test_the_state_of_workers_that_left_an_epoch_is_that_of_the_next(paths, same):
-    """Workers that persist begin an epoch anew where the one before was left after a batch."""
+@pytest.mark.parametrize("n_before", [1, None])
+def test_workers_that_persist_keep_the_state_of_their_next_epoch(paths, same, n_before):
+    """The one before was left after a batch, or read to its end."""
     expected = in_turns(parts_of(paths, 2, 1))
     _, data = stateful_data(paths, 2, persistent_workers=True)
-    next(iter(data))
+    list(islice(data, n_before))
     passing = iter(data)
     taken = as_arrays(islice(passing, 1))
     state = data.state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -101,6 +102,17 @@ def test_an_epoch_that_is_set_while_workers_start_is_that_of_the_next_pass(paths
     dataset.set_epoch(5)
     assert {batch["epoch"] for batch in passing} == {0}
     assert {batch["epoch"] for batch in data} == {5}
+
+
+def test_a_copy_tells_its_own_workers_of_epochs(paths):
+    dataset = load(paths).as_torch()
+    dataset.set_epoch(2)
+    copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301 - our own
+    both = [load_data(one, 1, "fork", persistent_workers=True) for one in (dataset, copy)]
+    assert [{batch["epoch"] for batch in data} for data in both] == [{2}, {2}]
+    copy.set_epoch(7)
+    dataset.set_epoch(5)
+    assert [{batch["epoch"] for batch in data} for data in both] == [{5}, {7}]
 
 
 def test_workers_that_are_started_anew_read_the_epoch_that_was_set(paths):
