@@ -57,7 +57,7 @@ def peak_memory(corpus: Corpus) -> str:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        buffer_bytes = 512 * 2**20
+        buffer_bytes = 2**30
         for _ in stf.TileLoader(corpus.paths, genes=PANEL, buffer_bytes=buffer_bytes):
             pass
     finally:

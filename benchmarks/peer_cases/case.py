@@ -104,6 +104,9 @@ class Work:
     before: Callable[[], object] = lambda: None
     """What must happen before each run, and is not timed."""
 
+    output: Callable[[], Any] | None = None
+    """Makes the output that is compared, where `run` does not return it."""
+
     added_bytes: Callable[[], int] | None = None
     """Measures the memory that the work adds at its peak, in a process of its own."""
 

@@ -128,7 +128,7 @@ def _check_all(comparison: Comparison, ours: Work, data: Data) -> dict[str, Row 
 
 
 def _output(work: Work) -> Any:
-    output = work.run()
+    output = work.run() if work.output is None else work.output()
     return output.output if isinstance(output, ChildRun) else output
 
 
