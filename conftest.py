@@ -42,24 +42,32 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(n_usable, MAX_PROCESSES)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Choose which examples Hypothesis draws, before a module of tests is imported.
-
-    Every run draws the same ones, so that a change passes or fails for what it changes, and never
-    for an example that chance shows first to whoever comes next. New ones are looked for where
-    someone has asked for that: under ``-m reliability`` and ``-m long``.
-    """
-    is_random = _selects(config, "reliability", "long")
+for name, is_same in (("same-examples", True), ("new-examples", False)):
     settings.register_profile(
-        "stformat",
-        derandomize=not is_random,
+        name,
+        derandomize=is_same,
         deadline=None,
         print_blob=True,
         # It judges by the clock.
         suppress_health_check=[HealthCheck.too_slow],
     )
-    settings.load_profile("stformat")
-    if not is_random:
-        # Examples are drawn, too, from the literals in those modules of the package that are loaded
-        # by then: with the tests before them, and with any edit, they would be others.
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose which examples Hypothesis draws, before a module of tests is imported.
+
+    Every run draws the same ones, so that a change passes or fails for what it changes, and never
+    for an example that chance shows first to whoever comes next. New ones are looked for where
+    someone asks for that: by ``-m reliability``, ``-m long``, or
+    ``--hypothesis-profile=new-examples``.
+    """
+    is_new = _selects(config, "reliability", "long")
+    settings.load_profile("new-examples" if is_new else "same-examples")
+
+
+def pytest_sessionstart() -> None:
+    """Draw the same examples whichever tests ran before in a process."""
+    if settings.default is not None and settings.default.derandomize:
+        # Examples are drawn, too, from the literals in those modules of the package that are
+        # loaded by then: with other tests before them, and with any edit, they would be others.
         providers.is_local_module_file = lambda _: False

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import stformat as stf
+from stformat import cli
 
 
 def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -120,8 +122,9 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(small_source, tmp_pa
     assert result.returncode == 0
     assert "image" in result.stderr
     assert "\x1b" not in result.stderr
-    quiet = run("convert", small_source, tmp_path / "quiet.zarr", "--quiet")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    quiet = ["convert", str(small_source), str(tmp_path / "quiet.zarr"), "--quiet"]
+    told = CliRunner().invoke(cli.app, quiet)
+    assert (told.exit_code, told.output) == (0, "")
 
 
 @pytest.mark.parametrize(
