@@ -20,8 +20,8 @@ _NEAR_PX = 448.0
 def quality_table(corpus: Corpus, buffers_mib: Sequence[int]) -> list[str]:
     """Return a Markdown table, one line a buffer."""
     lines = [
-        "| buffer | rows of a group | its blocks | slides of a batch | spread | neighbours |",
-        "|---|---|---|---|---|---|",
+        "| buffer | rows of a group | blocks | slides of a batch | spread | neighbours | decoded |",
+        "|---|---|---|---|---|---|---|",
     ]
     centers = []
     for path in corpus.paths:
@@ -43,7 +43,8 @@ def quality_table(corpus: Corpus, buffers_mib: Sequence[int]) -> list[str]:
         n_slides, spread, near = _mixing(_batches(loader), centers)
         lines.append(
             f"| {mib} MiB | {n_rows:.0f} | {n_parts:.0f} | {n_slides:.1f} ({truth[0]:.1f}) "
-            f"| {spread / truth[1]:.2f} x | {near / truth[2]:.1f} x |"
+            f"| {spread / truth[1]:.2f} x | {near / truth[2]:.1f} x "
+            f"| {loader.count_decodes().ratio:.2f} x |"
         )
     return lines
 

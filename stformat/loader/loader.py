@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from stformat import kernels
 from stformat.loader.augment import Augmentation
+from stformat.loader.decodes import DecodeCounts, count_decodes
 from stformat.loader.expression import ExpressionRule, Panel
 from stformat.loader.group import Batch, Group, GroupReader, Output
 from stformat.loader.inventory import Wanted, take_inventory
 from stformat.loader.memory import Memory
-from stformat.loader.pixels import TileRule
 from stformat.loader.plan import EpochPlan, draw_rows, plan_epoch
 from stformat.loader.sampling import parse_weights
 from stformat.loader.settings import Settings
@@ -303,6 +302,35 @@ class TileLoader:
         """Return what an epoch reads in which order: a pure function of seed, rows and sizes."""
         return self._plan(epoch, self._draw(epoch))
 
+    def count_decodes(self, epoch: int = 0) -> DecodeCounts:
+        """Count the chunks of images that an epoch decodes, and how many different ones they are.
+
+        Neighbouring blocks share chunks at their borders, which each of them decodes. The larger
+        `buffer_bytes`, the larger blocks are, and the fewer chunks are decoded twice.
+
+        Parameters
+        ----------
+        epoch : int, default: 0
+            Number of the epoch; its plan is looked at, no pixels are read.
+
+        Returns
+        -------
+        DecodeCounts
+            Of this rank's share.
+
+        Raises
+        ------
+        StoreError
+            If a slide cannot be opened.
+
+        Notes
+        -----
+        Where tiles are resampled, a block whose windows take more than 32 MiB may decode chunks
+        again that the cache did not keep; these are not counted.
+        """
+        draws = self._draw(epoch)
+        return count_decodes(self._shelf, self._inventory, self._plan(epoch, draws), draws)
+
     def iter_share(self, process: int = 0, n_processes: int = 1) -> Generator[Batch]:
         """Yield what one of several processes makes of the next epoch.
 
@@ -393,7 +421,7 @@ class TileLoader:
         )
         self._weights = None if weights is None else parse_weights(weights, self._inventory)
         if self._inventory.tiles is not None:
-            _check_output(self._inventory.tiles[0], asked)
+            asked.check_against(self._inventory.tiles[0])
 
     @property
     def _output(self) -> Output:
@@ -466,25 +494,4 @@ class TileLoader:
             drops_last=asked.drop_last,
             rank=asked.rank,
             world_size=asked.world_size,
-        )
-
-
-def _check_output(tiles: TileRule, asked: Settings) -> None:
-    """Refuse before the epoch what no batch could be made of.
-
-    Raises
-    ------
-    ValueError
-        If `mean` or `std` does not fit the channels, or colours are to change that are no colours.
-    TypeError
-        If `dtype` is no type that tiles are made of.
-    """
-    if asked.dtype is not None:
-        nothing = np.empty((0, tiles.n_c, 1, 1), tiles.dtype)
-        kernels.tiles_to_float(nothing, mean=asked.mean, std=asked.std, dtype=asked.dtype)
-    changes_colours = asked.augment is not None and asked.augment.changes_colours
-    if changes_colours and (tiles.n_c, tiles.dtype) != (3, np.dtype(np.uint8)):
-        raise ValueError(
-            "colours can be changed in images of three channels of uint8, got "
-            f"{tiles.n_c} of {tiles.dtype}"
         )

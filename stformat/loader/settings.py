@@ -10,8 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike
 
+from stformat import kernels
 from stformat.loader.augment import Augmentation
 from stformat.loader.expression import Panel
+from stformat.loader.pixels import TileRule
 
 __all__ = ["Settings"]
 
@@ -93,6 +95,27 @@ class Settings:
             raise ValueError(f"tile_px must be at least 1, got {self.tile_px}")
         if self.dtype is None and not (self.mean is None and self.std is None):
             raise ValueError("mean and std must come with a dtype of float32 or float16, got none")
+
+    def check_against(self, tiles: TileRule) -> None:
+        """Refuse before the epoch what no batch could be made of.
+
+        Raises
+        ------
+        ValueError
+            If `mean` or `std` does not fit the channels, or colours are to change that are no
+            colours.
+        TypeError
+            If `dtype` is no type that tiles are made of.
+        """
+        if self.dtype is not None:
+            nothing = np.empty((0, tiles.n_c, 1, 1), tiles.dtype)
+            kernels.tiles_to_float(nothing, mean=self.mean, std=self.std, dtype=self.dtype)
+        changes_colours = self.augment is not None and self.augment.changes_colours
+        if changes_colours and (tiles.n_c, tiles.dtype) != (3, np.dtype(np.uint8)):
+            raise ValueError(
+                "colours can be changed in images of three channels of uint8, got "
+                f"{tiles.n_c} of {tiles.dtype}"
+            )
 
     @property
     def group_bytes(self) -> int:

@@ -16,7 +16,7 @@ from stformat.errors import (
     CorruptStoreError,
     StoreReplaced,
 )
-from stformat.loader import Augmentation, TileLoader, balanced_weights
+from stformat.loader import Augmentation, DecodeCounts, TileLoader, balanced_weights
 from stformat.loader.group_pixels import PlacedTiles
 from stformat.loader.pixels import HeldRegion, HeldTiles
 from stformat.store.arrays import ArrayReader
@@ -390,6 +390,26 @@ def test_a_chunk_is_decoded_once_for_a_block(paths, monkeypatch):
     list(loader)
     assert set(decoded.values()) == {1}
     assert len(decoded) > 10
+    assert loader.count_decodes() == DecodeCounts(n_decoded=len(decoded), n_chunks=len(decoded))
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": [1, 1, 9]}, {"rank": 1, "world_size": 2}])
+def test_chunks_that_blocks_share_are_counted(paths, monkeypatch, options):
+    loader = load(paths, buffer_bytes=500_000, expression=None, **options)
+    decoded = Counter()
+    original = ArrayReader.visit_chunks
+
+    def spy(self, chunks, visit):
+        if self.path.startswith("images"):
+            decoded.update((self.grid, int(chunk)) for chunk in chunks)
+        original(self, chunks, visit)
+
+    monkeypatch.setattr(ArrayReader, "visit_chunks", spy)
+    list(loader)
+    counts = loader.count_decodes()
+    assert counts == DecodeCounts(n_decoded=decoded.total(), n_chunks=len(decoded))
+    assert counts.ratio > 1.5
+    assert load(paths, tile_px=None).count_decodes() == DecodeCounts(n_decoded=0, n_chunks=0)
 
 
 def loader_threads() -> list[str]:
