@@ -192,25 +192,25 @@ def processes_of(session: int) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("method", "persistent"), [("fork", False), ("fork", True), ("spawn", True)]
-)
-def test_a_loop_that_is_left_early_leaves_no_process(paths, tmp_path, method, persistent):
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_loop_that_is_left_early_leaves_no_process(paths, tmp_path, persistent):
     code = f"""
         kept = batches({persistent})
         for batch in kept:
             break
         print(batch["batch_index"])
     """
-    process = start(tmp_path, code, method, *paths)
+    process = start(tmp_path, code, "fork", *paths)
     out, error = finish(process)
     assert (process.returncode, out, error) == (0, "0\n", "")
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_ctrl_c_ends_the_script_and_its_workers(paths, tmp_path, method):
+    """Also after an epoch that was left early."""
     code = """
         kept = batches(True)
+        next(iter(kept))
         for epoch in itertools.count():
             for batch in kept:
                 print(epoch, flush=True)
@@ -227,4 +227,4 @@ def test_ctrl_c_ends_the_script_and_its_workers(paths, tmp_path, method):
     _, error = finish(process)
     assert n_workers >= 2
     assert process.returncode == -signal.SIGINT
-    assert error.endswith("KeyboardInterrupt\n")
+    assert "KeyboardInterrupt" in error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-
 import numpy as np
 import pytest
 
@@ -31,12 +29,8 @@ def load_data(source, n_workers, method):
     )
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_workers_of_their_own_read_what_the_local_store_gives(small_store, url, method):
-    context = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["stformat.loader.torch_dataset"])
-    found = {batch["batch_index"]: batch for batch in load_data(url, 2, context)}
+def test_spawned_workers_read_what_the_local_store_gives(small_store, url):
+    found = {batch["batch_index"]: batch for batch in load_data(url, 2, "spawn")}
     expected = {batch["batch_index"]: batch for batch in load(small_store)}
     assert len(expected) > 2
     assert found.keys() == expected.keys()
