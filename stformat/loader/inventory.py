@@ -21,6 +21,10 @@ from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["Inventory", "Wanted", "take_inventory"]
 
+_ROWS_OF_BLOCK = 1024
+"""Most rows of a block. Bins take little memory each, and batches of one place would teach little;
+what their blocks decode twice is little beside what their tiles take."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -190,7 +194,10 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
             total += tiles.held_bytes(n, extent_px)[0]
         return np.maximum(total, 1)
 
-    bounds = cut_blocks(xy, n_bytes, block_bytes=wanted.block_bytes)
+    def n_bytes_or_rows(n: NDArray[np.int64], extent_px: NDArray[np.float64]) -> NDArray[np.int64]:
+        return np.maximum(n_bytes(n, extent_px), n * wanted.block_bytes // _ROWS_OF_BLOCK)
+
+    bounds = cut_blocks(xy, n_bytes_or_rows, block_bytes=wanted.block_bytes)
     return _Item(
         slide_id=slide.slide_id,
         rows=rows,

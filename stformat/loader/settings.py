@@ -17,7 +17,7 @@ from stformat.loader.pixels import TileRule
 
 __all__ = ["Settings"]
 
-_BLOCKS_OF_GROUP = 8
+_BLOCKS_OF_GROUP = 16
 """Blocks of a group, at least: places whose rows a batch mixes."""
 
 

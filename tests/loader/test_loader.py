@@ -412,6 +412,18 @@ def test_chunks_that_blocks_share_are_counted(paths, monkeypatch, options):
     assert load(paths, tile_px=None).count_decodes() == DecodeCounts(n_decoded=0, n_chunks=0)
 
 
+def test_a_block_of_bins_is_cut_where_it_has_too_many_rows(paths, monkeypatch):
+    monkeypatch.setattr("stformat.loader.inventory._ROWS_OF_BLOCK", 16)
+    loader = load(paths, buffer_bytes=2**30)
+    lengths = [
+        part.stop - part.start
+        for number in range(loader.plan(0).n_groups)
+        for part in loader.plan(0).group(number).parts
+    ]
+    assert max(lengths) <= 16 < N_ROWS / len(lengths) * 2
+    assert sum(lengths) == N_ROWS
+
+
 def loader_threads() -> list[str]:
     names = [thread.name for thread in threading.enumerate()]
     return [name for name in names if name.startswith(("stformat-loader", "stformat-ahead"))]
