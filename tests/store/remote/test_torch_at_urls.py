@@ -25,7 +25,7 @@ def load_data(source, n_workers, method):
         batch_size=None,
         num_workers=n_workers,
         multiprocessing_context=method,
-        timeout=60,
+        timeout=120,
     )
 
 
