@@ -381,7 +381,8 @@ class TileLoader:
         Returns
         -------
         TorchTiles
-            A ``torch.utils.data.IterableDataset`` for ``DataLoader(dataset, batch_size=None)``.
+            A ``torch.utils.data.IterableDataset`` for ``DataLoader(dataset, batch_size=None)``;
+            see there for epochs, ranks, resuming, and workers on slides at URLs.
 
         Raises
         ------
