@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from typing import cast
 
@@ -223,10 +223,13 @@ def _run(work: Callable[[int], None], n: int, n_threads: int | None) -> None:
         return
     pending = deque(range(n))
     submit = _pool.executor().submit
-    others = [submit(_drain_in_pool, work, pending) for _ in range(n_threads - 1)]
+    others: list[Future[None]] = []
     try:
+        others.extend(submit(_drain_in_pool, work, pending) for _ in range(n_threads - 1))
         _drain(work, pending)
     finally:
+        # An interrupt while work is handed out ends it too.
+        pending.clear()
         # One that has not begun is not needed; the others must not outlive the call.
         begun = [other for other in others if not other.cancel()]
         wait(begun)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from stformat.errors import refusals_of
@@ -62,8 +63,23 @@ def uninterrupted[T](write: Callable[[], T]) -> T:
     BaseException
         What `write` raised, or the interrupt, once `write` has ended.
     """
-    with ThreadPoolExecutor(1) as executor:
-        return executor.submit(write).result()
+    written: Future[T] = Future()
+
+    def run() -> None:
+        if not written.set_running_or_notify_cancel():
+            return
+        try:
+            written.set_result(write())
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
+            written.set_exception(error)
+
+    try:
+        # No executor: of one that is interrupted while it starts a thread, nobody waits for that.
+        Thread(target=run, name="stformat-zarr").start()
+        return written.result()
+    finally:
+        if not written.cancel():
+            wait([written])
 
 
 def consolidate(root: Path) -> None:

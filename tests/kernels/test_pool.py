@@ -137,6 +137,28 @@ def test_no_call_of_a_failed_call_outlives_it(use_threads):
     assert len(finished) == 1
 
 
+def test_an_interrupt_while_work_is_handed_out_ends_it(use_threads, monkeypatch):
+    use_threads(3)
+    executor = _pool._pool.executor()
+    submit, done, submitted = executor.submit, [], []
+    release = threading.Event()
+
+    def interrupt(*of):
+        submitted.append(submit(*of))
+        raise KeyboardInterrupt  # the future is lost to the caller
+
+    def work(number):
+        release.wait(30)
+        done.append(number)
+
+    monkeypatch.setattr(executor, "submit", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _pool.map_chunks(work, range(20))
+    release.set()
+    submitted[0].result(30)
+    assert len(done) <= 1
+
+
 def test_a_call_from_inside_the_pool_runs_in_its_own_thread(use_threads, monkeypatch):
     use_threads(2)
     executor = _pool._pool.executor()

@@ -77,22 +77,47 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
         write_document(tmp_path / "file" / "group", {})
 
 
-def test_an_interrupt_waits_until_a_write_has_ended(tmp_path, monkeypatch):
-    interrupted = threading.Event()
+@pytest.mark.parametrize("place", [(Future, "result"), (threading.Thread, "start")])
+def test_an_interrupt_waits_until_a_write_has_ended(tmp_path, monkeypatch, place):
+    """Whether it comes while the write is waited for or while its thread is being started."""
+    begun, interrupted = threading.Event(), threading.Event()
+    start = threading.Thread.start
 
     def write():
+        begun.set()
         assert interrupted.wait(10)
         for number in range(100):
             (tmp_path / str(number)).write_bytes(b"late")
 
-    def interrupt(_future):
+    def interrupt(of):
+        if isinstance(of, threading.Thread):
+            start(of)
+        assert begun.wait(10)
         interrupted.set()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Future, "result", interrupt)
+    monkeypatch.setattr(*place, interrupt)
     with pytest.raises(KeyboardInterrupt):
         uninterrupted(write)
     assert len(list(tmp_path.iterdir())) == 100
+
+
+def test_what_an_interrupt_forestalls_is_never_written(monkeypatch):
+    threads, written = [], []
+
+    def interrupt(thread):
+        threads.append(thread)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            uninterrupted(lambda: written.append("late"))
+    for thread in threads:
+        thread.start()
+        thread.join()
+    assert len(threads) == 1
+    assert not written
 
 
 def test_what_a_write_raises_is_passed_on():
