@@ -140,11 +140,13 @@ def test_workers_hand_over_sparse_expression(paths):
 
 
 SCRIPT = """
-    import itertools, sys
+    import itertools, signal, sys
     from torch.utils.data import DataLoader
     from stformat.loader import TileLoader
 
     if __name__ == "__main__":
+        # Whoever runs tests in the background hands down that it is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         method, *paths = sys.argv[1:]
         dataset = TileLoader(
             paths, tile_px=40, batch_size=16, buffer_bytes=400_000, genes=["G1", "G2"]
@@ -169,14 +171,15 @@ def start(folder, code, *arguments):
 
 def finish(process) -> tuple[str, str]:
     """Wait for a script; whatever of its session is left then would be left for ever."""
-    try:
-        texts = process.communicate(timeout=LIMIT_S)
-        _, alive = psutil.wait_procs(processes_of(process.pid), timeout=10)
-    except subprocess.TimeoutExpired:
-        pytest.fail("the script hangs")
-    finally:
-        for one in processes_of(process.pid):
-            one.kill()
+    with process:
+        try:
+            texts = process.communicate(timeout=LIMIT_S)
+            _, alive = psutil.wait_procs(processes_of(process.pid), timeout=10)
+        except subprocess.TimeoutExpired:
+            pytest.fail("the script hangs")
+        finally:
+            for one in processes_of(process.pid):
+                one.kill()
     assert not alive
     return texts
 
