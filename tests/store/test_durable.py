@@ -106,14 +106,19 @@ def refused():
     return Mock()
 
 
-def test_files_are_synced_ahead_by_the_end_of_the_block(tmp_path, monkeypatch, refused):
-    paths = [tmp_path / name for name in "ab"]
-    synced = []
-    monkeypatch.setattr(durable, "_flush", lambda fd: synced.append(inode(fd)))
+def flush_all(paths, refused, then=lambda: None):
     with fsync_ahead(refused) as flush:
         for path in paths:
             path.touch()
             flush(path)
+        then()
+
+
+def test_files_are_synced_ahead_by_the_end_of_the_block(tmp_path, monkeypatch, refused):
+    paths = [tmp_path / name for name in "ab"]
+    synced = []
+    monkeypatch.setattr(durable, "_flush", lambda fd: synced.append(inode(fd)))
+    flush_all(paths, refused)
     assert synced == [path.stat().st_ino for path in paths]
     refused.assert_not_called()
 
@@ -127,15 +132,8 @@ def test_a_disk_that_refuses_what_was_written_is_heard_though_it_says_so_once(
 
     monkeypatch.setattr(durable, "_flush", refuse)
     paths = [tmp_path / name for name in "ab"]
-
-    def write():
-        with fsync_ahead(refused) as flush:
-            for path in paths:
-                path.touch()
-                flush(path)
-
     with pytest.raises(StoreWriteError, match=str(paths[0])):
-        write()
+        flush_all(paths, refused)
     refused.assert_called_once_with()
 
 
@@ -146,16 +144,13 @@ def test_a_refusal_is_heard_of_though_something_else_ends_the_block(tmp_path, mo
     monkeypatch.setattr(durable, "_flush", refuse)
     is_heard = threading.Event()
     refused.side_effect = is_heard.set
-    (tmp_path / "a").touch()
 
-    def write():
-        with fsync_ahead(refused) as flush:
-            flush(tmp_path / "a")
-            assert is_heard.wait(60)
-            raise KeyboardInterrupt
+    def interrupt():
+        assert is_heard.wait(60)
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write()
+        flush_all([tmp_path / "a"], refused, interrupt)
 
 
 def test_what_ends_the_block_ends_the_syncing(tmp_path, monkeypatch, refused):
@@ -170,15 +165,11 @@ def test_what_ends_the_block_ends_the_syncing(tmp_path, monkeypatch, refused):
     monkeypatch.setattr(durable, "_flush", wait)
     paths = [tmp_path / name for name in "ab"]
 
-    def write():
-        with fsync_ahead(refused) as flush:
-            for path in paths:
-                path.touch()
-                flush(path)
-            first_began.wait(60)
-            threading.Timer(0.05, may_end.set).start()
-            raise KeyboardInterrupt
+    def interrupt():
+        first_began.wait(60)
+        threading.Timer(0.05, may_end.set).start()
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write()
+        flush_all(paths, refused, interrupt)
     assert synced == [paths[0].stat().st_ino]
