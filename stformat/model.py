@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from stformat.digests import Digest
+
 __all__ = [
     "Counts",
     "Descriptors",
@@ -74,8 +76,13 @@ class SourceFile:
     size: int
     """Size in bytes."""
 
-    sha256: str
-    """Digest of the content, lower-case hexadecimal."""
+    digest: Digest
+    """Digest of the content, which for a large file is worked out when it is needed."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the content, lower-case hexadecimal; reads the file if nobody has."""
+        return self.digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from stformat.digests import Digest
 from stformat.model import Descriptors, Genes, Image, Mpp, SlideRecord, SourceFile, Spots, Table
 from stformat.store.commit import replace_store
 from stformat.store.writer import write_slide
@@ -131,7 +132,7 @@ class Corpus:
             background=255,
             iter_bands=iter_bands,
             codec="none",
-            source=SourceFile(name="image.tif", size=3 * edge_px**2, sha256="0" * 64),
+            source=SourceFile(name="image.tif", size=3 * edge_px**2, digest=Digest.known("0" * 64)),
         )
 
     def _record(self, kind: Kind, number: int) -> SlideRecord:
@@ -177,7 +178,7 @@ class Corpus:
             default_table=table.name,
             image=self._image(int((edge + 1) * layout.pitch_px), rng),
             mpp=Mpp(value=layout.pitch_um / layout.pitch_px, method="given"),
-            sources=(SourceFile(name="image.tif", size=1, sha256="0" * 64),),
+            sources=(SourceFile(name="image.tif", size=1, digest=Digest.known("0" * 64)),),
         )
 
 

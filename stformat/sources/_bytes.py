@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from functools import partial
 from pathlib import Path
 
-from stformat.model import SourceFile
+import numpy as np
 
-__all__ = ["source_directory", "source_file"]
+from stformat.digests import Digest
+from stformat.model import SourceFile
+from stformat.sources._image_file import FileIdentity, InputFile
+
+__all__ = ["image_source", "in_order", "source_directory", "source_file"]
 
 _BLOCK = 1 << 20
+_SOON = 1 << 25
 
 
 def source_file(path: Path) -> SourceFile:
@@ -50,7 +56,69 @@ def source_file(path: Path) -> SourceFile:
         while n_read := stream.readinto(block):
             digest.update(view[:n_read])
             size += n_read
-    return SourceFile(name=path.name, size=size, sha256=digest.hexdigest())
+    return SourceFile(name=path.name, size=size, digest=Digest.known(digest.hexdigest()))
+
+
+def image_source(path: Path, identity: FileIdentity) -> SourceFile:
+    """Describe an image file, which may be large: its bytes are read when they are needed.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    identity : FileIdentity
+        Its state when its header was read.
+
+    Returns
+    -------
+    SourceFile
+        The name without its directory, the size and the SHA-256 of the content, which of a file
+        of more than 32 MiB is worked out when somebody asks for it. Reading raises ImageError if
+        the file is no longer the one whose header was read.
+
+    Raises
+    ------
+    ImageError
+        If a smaller file cannot be read.
+    """
+    digest = Digest(partial(_blocks, path, identity))
+    if identity.size <= _SOON:
+        digest.hexdigest()
+    return SourceFile(name=path.name, size=identity.size, digest=digest)
+
+
+def _blocks(path: Path, identity: FileIdentity) -> Generator[memoryview]:
+    block = memoryview(bytearray(_BLOCK))
+    with InputFile.reopen(path, identity) as file:
+        for start in range(0, identity.size, _BLOCK):
+            part = block[: min(_BLOCK, identity.size - start)]
+            file.read_into(start, np.frombuffer(part, np.uint8))
+            yield part
+
+
+def in_order(sources: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
+    """Return sources ascending by name, each once; their content decides only between equal names.
+
+    Examples
+    --------
+    >>> files = [SourceFile(name=name, size=1, digest=Digest.known("")) for name in "ba"]
+    >>> [source.name for source in in_order([*files, files[0]])]
+    ['a', 'b']
+    """
+    by_name: dict[str, list[SourceFile]] = {}
+    for source in sources:
+        same_name = by_name.setdefault(source.name, [])
+        if not any(source is one for one in same_name):
+            same_name.append(source)
+    return tuple(
+        source
+        for name in sorted(by_name)
+        for source in (
+            by_name[name]
+            if len(by_name[name]) == 1
+            else sorted(by_name[name], key=lambda one: one.sha256)
+        )
+    )
 
 
 def source_directory(path: Path, parts: Iterable[str]) -> SourceFile:
@@ -89,4 +157,4 @@ def source_directory(path: Path, parts: Iterable[str]) -> SourceFile:
         source = source_file(file)
         digest.update(f"{source.sha256} {file.relative_to(path).as_posix()}\n".encode())
         size += source.size
-    return SourceFile(name=path.name, size=size, sha256=digest.hexdigest())
+    return SourceFile(name=path.name, size=size, digest=Digest.known(digest.hexdigest()))

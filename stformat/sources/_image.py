@@ -11,7 +11,7 @@ import numpy as np
 
 from stformat.errors import ImageError
 from stformat.model import Image, JpegTiles, Note
-from stformat.sources._bytes import source_file
+from stformat.sources._bytes import image_source
 from stformat.sources._image_file import InputFile, image_error
 from stformat.sources._image_formats import not_an_image, refuse_slide_index
 from stformat.sources._image_jpeg import decode_jpeg_file, parse_jpeg
@@ -95,9 +95,10 @@ def open_image(
 
     Notes
     -----
-    The header is checked here, and every byte is read once for the digest; of JPEG and PNG the
-    whole stream is walked to its end. Inputs are read by ``pread``. Broken entropy-coded data
-    inside a JPEG whose markers are all in place cannot be told from an image.
+    The header is checked here; of JPEG and PNG the whole stream is walked to its end. Every byte is
+    read once more for the digest, of a file of more than 32 MiB not before somebody asks for it.
+    Inputs are read by ``pread``. Broken entropy-coded data inside a JPEG whose markers are all in
+    place cannot be told from an image.
 
     Examples
     --------
@@ -155,7 +156,7 @@ def _open_plain(
         codec=opened.codec,
         orientation=opened.orientation,
         tag_mpp=opened.tag_mpp,
-        source=source_file(path),
+        source=image_source(path, file.identity),
         notes=opened.notes,
         jpeg_tiles=opened.jpeg_tiles,
     )

@@ -79,6 +79,20 @@ class InputFile:
             status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
         )
 
+    @classmethod
+    def reopen(cls, path: Path, identity: FileIdentity) -> Self:
+        """Open a file that was open before; ImageError if it is not the same any more."""
+        file = cls(path)
+        if file.identity != identity:
+            file.close()
+            raise image_error(
+                "changed",
+                file.name,
+                "an image must stay as it is while it is read",
+                "a file that was replaced or written to",
+            )
+        return file
+
     @property
     def size(self) -> int:
         """Size in bytes when the file was opened."""

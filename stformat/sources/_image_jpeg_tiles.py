@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stformat.model import JpegTiles
-from stformat.sources._image_file import FileIdentity, InputFile, image_error
+from stformat.sources._image_file import FileIdentity, InputFile
 from stformat.sources._image_jpeg import JpegStream, parse_jpeg
 from stformat.sources._image_tiff import TiffLayout
 from stformat.sources._segments import Segment
@@ -75,14 +75,7 @@ class _TileReader:
         start, length = int(layout.starts[segment]), int(layout.lengths[segment])
         if length > 2 * layout.grid.segment_bytes:
             return None  # noise, or not the tile's alone
-        with InputFile(self.path) as file:
-            if file.identity != self.identity:
-                raise image_error(
-                    "changed",
-                    file.name,
-                    "an image must stay as it is while it is read",
-                    "a file that was replaced or written to",
-                )
+        with InputFile.reopen(self.path, self.identity) as file:
             data = file.read(start, length)
             where = f"{file.name}, segment at offset {start}"
         stream = parse_jpeg(lambda at, n_bytes: data[at : at + n_bytes], where)

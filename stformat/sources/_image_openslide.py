@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from stformat.errors import ImageError
 from stformat.kernels._pool import map_chunks
 from stformat.model import Image, Note
-from stformat.sources._bytes import source_file
-from stformat.sources._image_file import image_error
+from stformat.sources._bytes import image_source
+from stformat.sources._image_file import InputFile, image_error
 from stformat.sources._image_tags import plausible_mpp
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def open_with_openslide(path: Path, refusal: ImageError, *, max_pixels: int, sta
             f"a {vendor} slide of fluorescence",
             "write its channels as an OME-TIFF",
         )
+    with InputFile(path) as file:
+        identity = file.identity
     try:
         with openslide.OpenSlide(path) as slide:
             width, height = slide.dimensions
@@ -95,7 +97,7 @@ def open_with_openslide(path: Path, refusal: ImageError, *, max_pixels: int, sta
         iter_bands=_Slide(path, width, height).iter_bands,
         codec=f"openslide/{vendor}",
         tag_mpp=_mpp(properties),
-        source=source_file(path),
+        source=image_source(path, identity),
         notes=(
             Note(
                 code="image.by-openslide",

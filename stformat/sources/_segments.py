@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stformat.kernels._pool import map_chunks, thread_count
 from stformat.scratch import scratch_array
-from stformat.sources._image_file import FileIdentity, InputFile, image_error
+from stformat.sources._image_file import FileIdentity, InputFile
 
 __all__ = ["Segment", "SegmentGrid", "SegmentedImage"]
 
@@ -134,14 +134,7 @@ class SegmentedImage:
         self, height: int, fill: Callable[[InputFile, int, NDArray[Any]], None]
     ) -> Iterator[NDArray[np.unsignedinteger]]:
         n_channels, n_rows, n_columns = self.grid.shape
-        with InputFile(self.path) as file:
-            if file.identity != self.identity:
-                raise image_error(
-                    "changed",
-                    file.name,
-                    "an image must stay as it is while it is read",
-                    "a file that was replaced or written to",
-                )
+        with InputFile.reopen(self.path, self.identity) as file:
             # One buffer serves every band: a consumer is done with a band when it asks for more.
             height = min(height, n_rows)
             n_samples = n_channels * height * n_columns

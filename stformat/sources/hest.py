@@ -20,7 +20,7 @@ from stformat.sources._anndata import group_of, read_frame
 from stformat.sources._anndata_h5 import open_h5ad
 from stformat.sources._anndata_matrix import Matrix, open_matrix, summarize
 from stformat.sources._anndata_tables import AnnDataParts, build_tables, read_labels
-from stformat.sources._bytes import source_file
+from stformat.sources._bytes import in_order, source_file
 from stformat.sources._geoparquet import open_geoparquet, outlines_of
 from stformat.sources._hest_files import HestFiles, evidence, find_slide, slides_in
 from stformat.sources._hest_metadata import HestMetadata, read_metadata
@@ -235,4 +235,4 @@ def _sources(files: HestFiles, image: Image | None) -> tuple[SourceFile, ...]:
     sources = [source_file(path) for path in paths if path is not None]
     if image is not None and image.source is not None:
         sources.append(image.source)
-    return tuple(sorted(sources, key=lambda source: (source.name, source.sha256)))
+    return in_order(sources)

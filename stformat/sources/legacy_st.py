@@ -20,7 +20,7 @@ from stformat.model import (
     Table,
 )
 from stformat.sources._array_scale import ArrayScale, measure_array
-from stformat.sources._bytes import source_file
+from stformat.sources._bytes import in_order, source_file
 from stformat.sources._counts_text import read_counts_text
 from stformat.sources._image import open_image
 from stformat.sources._kinds import (
@@ -113,7 +113,7 @@ def read_legacy_st(request: SourceRequest) -> SlideRecord:
         default_table="expression",
         image=image,
         mpp=scale.mpp,
-        sources=tuple(sorted(sources, key=lambda source: (source.name, source.sha256))),
+        sources=in_order(sources),
         notes=(
             *join_notes,
             *non_integer_notes(counts.n_non_integer),

@@ -11,7 +11,7 @@ from typing import Literal
 
 from stformat.errors import InputError, Problem
 from stformat.model import Descriptors, Image, Note, Outlines, SlideRecord, SourceFile, Table
-from stformat.sources._bytes import source_directory
+from stformat.sources._bytes import in_order, source_directory
 from stformat.sources._image import open_image
 from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, focal_plane
 from stformat.sources._notes import counted, named, outside_notes
@@ -131,7 +131,7 @@ def read_container(
         default_table=_default(container, tables),
         image=image,
         mpp=mpp,
-        sources=tuple(sorted(set(sources), key=lambda one: (one.name, one.sha256))),
+        sources=in_order(sources),
         outlines=outlines,
         notes=(
             *_old_notes(container),

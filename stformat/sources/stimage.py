@@ -21,7 +21,7 @@ from stformat.errors import CountsError, ImageError, InputError, PositionsError,
 from stformat.model import Image, Note, SlideRecord, Spots, Table
 from stformat.sources._array_scale import MAX_RESIDUAL, ArrayScale, measure_array, measure_pitch
 from stformat.sources._barcode_labels import read_barcode_labels
-from stformat.sources._bytes import source_file
+from stformat.sources._bytes import in_order, source_file
 from stformat.sources._image import open_image
 from stformat.sources._kinds import (
     FoundSlide,
@@ -118,7 +118,7 @@ def read_stimage(request: SourceRequest) -> SlideRecord:
         default_table=name,
         image=image,
         mpp=scale.mpp,
-        sources=tuple(sorted(sources, key=lambda source: (source.name, source.sha256))),
+        sources=in_order(sources),
         notes=(
             *join_notes,
             *non_integer_notes(counts.n_non_integer),

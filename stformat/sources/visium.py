@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stformat.errors import PositionsError, Problem
 from stformat.model import Note, SlideRecord, SourceFile, Spots, Table
 from stformat.sources._barcode_labels import read_barcode_labels
-from stformat.sources._bytes import source_file
+from stformat.sources._bytes import in_order, source_file
 from stformat.sources._counts_10x import FeatureCounts
 from stformat.sources._counts_h5 import read_counts_h5
 from stformat.sources._counts_mtx import read_counts_mtx
@@ -271,4 +271,4 @@ def _sources(parts: _Parts, labels: Path | None) -> tuple[SourceFile, ...]:
     sources = [source_file(path) for path in paths if path]
     if parts.chosen.image and parts.chosen.image.source:
         sources.append(parts.chosen.image.source)
-    return tuple(sorted(sources, key=lambda source: (source.name, source.sha256)))
+    return in_order(sources)

@@ -18,7 +18,7 @@ from stformat.errors import InputError, PositionsError, Problem
 from stformat.model import Mpp, MppMethod, Note, Outlines, SlideRecord, SourceFile, Spots, Table
 from stformat.sources._bin_positions import BinPositions, read_bin_positions
 from stformat.sources._bin_tables import Bins, coarser_bins, join_bins
-from stformat.sources._bytes import source_file
+from stformat.sources._bytes import in_order, source_file
 from stformat.sources._cells import read_cells
 from stformat.sources._counts_10x import Features
 from stformat.sources._kinds import SourceKind, SourceRequest, descriptors, focal_plane
@@ -384,4 +384,4 @@ def _sources(paths: Sequence[Path], chosen: ChosenImage) -> tuple[SourceFile, ..
     sources = [source_file(path) for path in dict.fromkeys(paths)]
     if chosen.image and chosen.image.source:
         sources.append(chosen.image.source)
-    return tuple(sorted(sources, key=lambda source: (source.name, source.sha256)))
+    return in_order(sources)

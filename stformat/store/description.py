@@ -5,7 +5,7 @@ Specification: spec/stformat-0.1.md, "Attributes".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 
 from stformat.metadata.stformat_v0_1 import (
@@ -23,7 +23,7 @@ from stformat.model import Image, SlideRecord, Table
 from stformat.store import layout
 from stformat.terms import TERMS_VERSION, Term, species_term, tissue_term
 
-__all__ = ["describe_slide"]
+__all__ = ["describe_ahead", "describe_slide"]
 
 _SOFTWARE = (
     "stformat",
@@ -37,6 +37,34 @@ _SOFTWARE = (
 )
 
 
+_UNREAD = "0" * 64
+
+
+def describe_ahead(record: SlideRecord) -> StformatAttributes:
+    """Return the root attribute of a slide as far as it is known before its sources are read.
+
+    Parameters
+    ----------
+    record : SlideRecord
+        The slide.
+
+    Returns
+    -------
+    StformatAttributes
+        The attribute with sums of 0, and zeros for digests that are not known yet.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If the record says what the format does not allow.
+    """
+    return _describe(
+        record,
+        {},
+        [source.sha256 if source.digest.is_known else _UNREAD for source in record.sources],
+    )
+
+
 def describe_slide(
     record: SlideRecord, sums: Mapping[str, tuple[int, float]]
 ) -> StformatAttributes:
@@ -45,9 +73,9 @@ def describe_slide(
     Parameters
     ----------
     record : SlideRecord
-        The slide; nothing is read from its image or counts.
+        The slide; nothing is read from its image or counts, but for digests nobody asked for yet.
     sums : mapping
-        Name of a table to its number of stored values and their sum; 0 where not yet known.
+        Name of a table to its number of stored values and their sum.
 
     Returns
     -------
@@ -59,6 +87,12 @@ def describe_slide(
     pydantic.ValidationError
         If the record says what the format does not allow.
     """
+    return _describe(record, sums, [source.sha256 for source in record.sources])
+
+
+def _describe(
+    record: SlideRecord, sums: Mapping[str, tuple[int, float]], digests: Sequence[str]
+) -> StformatAttributes:
     about = record.descriptors
     return StformatAttributes(
         format_version=FORMAT_VERSION,
@@ -88,8 +122,10 @@ def describe_slide(
         ),
         default_table=record.default_table,
         sources=tuple(
-            SourceAttributes(name=source.name, size=source.size, sha256=source.sha256)
-            for source in sorted(record.sources, key=lambda source: source.name)
+            SourceAttributes(name=source.name, size=source.size, sha256=digest)
+            for source, digest in sorted(
+                zip(record.sources, digests, strict=True), key=lambda pair: pair[0].name
+            )
         ),
         notes=tuple(
             NoteAttributes(code=note.code, message=note.message, count=note.count)

@@ -9,7 +9,7 @@ Specification: spec/stformat-0.1.md, "Writing".
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Lock
@@ -28,7 +28,7 @@ from stformat.store.files import DirectoryFiles, StoreFiles
 from stformat.store.manifest import file_crc32c, file_entries, read_bounded
 from stformat.store.nodes import refusals_of
 
-__all__ = ["NO_JOURNAL", "Journal", "has_journal", "open_journal", "remove_journal"]
+__all__ = ["NO_JOURNAL", "Journal", "Key", "has_journal", "open_journal", "remove_journal"]
 
 STEP = "resume"
 """Name of the step in progress events; it comes only where something may be kept."""
@@ -56,6 +56,9 @@ class Journal(Protocol):
         For a disk that refused something: what is read back may be in memory alone.
         """
 
+    def save(self) -> None:
+        """Put on record what is finished and could not be so far, for want of the key."""
+
 
 class _NoJournal:
     def is_finished(self, *_part: Path) -> bool:
@@ -67,9 +70,26 @@ class _NoJournal:
     def forget(self) -> None:
         pass
 
+    def save(self) -> None:
+        pass
+
 
 NO_JOURNAL: Journal = _NoJournal()
 """Knows of nothing that is finished, and notes nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """What stands for everything that decides the bytes that are about to be written.
+
+    A journal of another key is worth nothing.
+    """
+
+    text: Callable[[], str]
+    """Returns the key; may take long the first time."""
+
+    is_known: Callable[[], bool]
+    """Whether `text` returns soon: what is finished is put on record only then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +108,16 @@ _FILES: TypeAdapter[tuple[FileEntry, ...]] = TypeAdapter(tuple[FileEntry, ...])
 _PARTS: TypeAdapter[frozenset[tuple[str, ...]]] = TypeAdapter(frozenset[tuple[str, ...]])
 
 
-def open_journal(directory: Path, key: str, *, progress: Progress = silent) -> Journal:
+def open_journal(directory: Path, key: Key, *, progress: Progress = silent) -> Journal:
     """Go on with a directory: keep of it what is finished and whole, remove everything else.
 
     Parameters
     ----------
     directory : pathlib.Path
         Hidden directory of a store that is being written; empty where nothing was begun.
-    key : str
-        Stands for everything that decides the bytes that are about to be written
-        (`stformat.store.record_digest.record_digest`). A journal of another key is worth nothing.
+    key : Key
+        Of what is about to be written (`stformat.store.record_key.record_key`). Waited for at
+        once only where something may be finished.
     progress : callable, default: silent
         Told, as step ``"resume"``, how many noted files have been read and compared.
 
@@ -105,7 +125,7 @@ def open_journal(directory: Path, key: str, *, progress: Progress = silent) -> J
     -------
     Journal
         Knows the parts whose files all have the size and the checksum that were noted. Its
-        `finish` raises StoreReadError or StoreWriteError if the file system refuses.
+        `finish` and `save` raise StoreReadError or StoreWriteError if the file system refuses.
 
     Raises
     ------
@@ -117,7 +137,9 @@ def open_journal(directory: Path, key: str, *, progress: Progress = silent) -> J
     A journal that is damaged is one that knows of nothing: everything is written again.
     """
     with DirectoryFiles(directory) as files:
-        noted = _verified(files, _read(files, key), progress)
+        noted = _NOTHING
+        if files.exists(_NAME):
+            noted = _verified(files, _read(files, key.text()), progress)
     # The journal stays as it is: of what else it names nothing will verify until it is written
     # again, with the same bytes.
     kept = [_NAME] if noted.finished else []
@@ -146,7 +168,7 @@ def remove_journal(directory: Path) -> None:
 class _DirectoryJournal:
     """A journal that is saved each time a part is finished."""
 
-    def __init__(self, directory: Path, key: str, noted: _Noted) -> None:
+    def __init__(self, directory: Path, key: Key, noted: _Noted) -> None:
         self._directory = directory
         self._key = key
         self._files = {entry.path: entry for entry in noted.files}
@@ -161,20 +183,24 @@ class _DirectoryJournal:
         for directory in part:
             self._note_files(directory)
         self._finished.add(tuple(map(self._name, part)))
-        with self._lock:
-            if not self._is_forgotten:
-                self._save()
+        if self._key.is_known():
+            self.save()
 
     def forget(self) -> None:
         with self._lock:
             self._is_forgotten = True
             remove_journal(self._directory)
 
+    def save(self) -> None:
+        with self._lock:
+            if self._finished and not self._is_forgotten:
+                self._save()
+
     def _save(self) -> None:
         # Not synced. A power cut may leave a journal that is torn, or one that names files whose
         # content never reached the disk: neither fits its checksums, so it is written again.
         members = {
-            "key": self._key,
+            "key": self._key.text(),
             "files": [self._files[path].model_dump(mode="json") for path in sorted(self._files)],
             "finished": sorted(self._finished),
         }
@@ -198,9 +224,7 @@ class _DirectoryJournal:
 
 
 def _read(files: StoreFiles, key: str) -> _Noted:
-    """Return what was noted for a key; nothing where the journal is missing, torn or of another."""
-    if not files.exists(_NAME):
-        return _NOTHING
+    """Return what was noted for a key; nothing where the journal is torn or of another."""
     try:
         members = parse_object(read_bounded(files, _NAME))
         if members.pop("crc32c", None) != _crc32c(members) or members["key"] != key:

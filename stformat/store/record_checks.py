@@ -14,7 +14,7 @@ from stformat.errors import Problem
 from stformat.metadata.stformat_v0_1 import ElementName
 from stformat.model import Image, SlideRecord, Spots, Table
 from stformat.store import layout
-from stformat.store.description import describe_slide
+from stformat.store.description import describe_ahead
 from stformat.text_keys import repeated_row
 
 __all__ = ["OBS_COLUMNS", "regions", "validate_record"]
@@ -240,7 +240,7 @@ def _outline_problems(record: SlideRecord) -> Iterator[Problem]:
 
 def _description_problems(record: SlideRecord) -> Iterator[Problem]:
     try:
-        describe_slide(record, {})
+        describe_ahead(record)
     except ValidationError as error:
         for detail in error.errors():
             yield Problem(

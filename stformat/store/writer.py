@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stformat.digests import digests_ahead
 from stformat.errors import InputError
 from stformat.metadata import ngff, spatialdata_zarr
 from stformat.model import Image, Progress, ProgressEvent, SlideRecord, Table, silent
@@ -25,7 +26,7 @@ from stformat.store.journal import NO_JOURNAL, Journal, open_journal
 from stformat.store.nodes import consolidate, write_group
 from stformat.store.outlines_writer import write_outlines
 from stformat.store.record_checks import regions, validate_record
-from stformat.store.record_digest import record_digest
+from stformat.store.record_key import record_key
 from stformat.store.shapes_writer import write_shapes
 from stformat.store.table_writer import read_summary, write_table
 
@@ -73,7 +74,8 @@ def write_slide(
     `stformat.store.counts_writer.write_counts` for one table after another.
     """
     _check_record(record, codec)
-    _fill(with_codec_notes(record, codec), directory, codec, NO_JOURNAL, progress)
+    with digests_ahead(source.digest for source in record.sources):
+        _fill(with_codec_notes(record, codec), directory, codec, NO_JOURNAL, progress)
 
 
 def resume_slide(
@@ -89,7 +91,7 @@ def resume_slide(
         Existing directory. Of what is in it, the rows of shards of the image, the shapes of a
         region and the tables are kept that an earlier call finished for the same record and whose
         files are still whole; everything else is removed. The journal that says so is left in it,
-        hidden.
+        hidden; it says nothing yet while the digest of a large source is being worked out.
     codec : ImageCodec, default: zstd
         As `write_slide` does; what was finished under another codec is not kept.
     progress : Progress
@@ -105,8 +107,10 @@ def resume_slide(
     """
     _check_record(record, codec)
     record = with_codec_notes(record, codec)
-    journal = open_journal(directory, record_digest(record, codec), progress=progress)
-    _fill(record, directory, codec, journal, progress)
+    key = record_key(record, codec)
+    with digests_ahead(source.digest for source in record.sources):
+        journal = open_journal(directory, key, progress=progress)
+        _fill(record, directory, codec, journal, progress)
 
 
 def _check_record(record: SlideRecord, codec: ImageCodec) -> None:
@@ -157,6 +161,7 @@ def _fill(
     write_group(directory / "stformat")
     progress(ProgressEvent(step="root"))
     description = describe_slide(record, sums).model_dump(mode="json")
+    journal.save()
     write_group(directory, spatialdata_zarr.root_attributes() | {"stformat": description})
     progress(ProgressEvent(step="consolidate"))
     consolidate(directory)

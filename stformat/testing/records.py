@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 from scipy import sparse
 
+from stformat.digests import Digest
 from stformat.model import (
     Counts,
     Descriptors,
@@ -62,7 +63,7 @@ def make_image(pixels: NDArray[np.unsignedinteger], *, band_height: int | None =
         background=np.iinfo(pixels.dtype).max if is_brightfield else 0,
         iter_bands=iter_bands,
         codec="tiff/none",
-        source=SourceFile(name="image.tif", size=pixels.nbytes, sha256="0" * 64),
+        source=SourceFile(name="image.tif", size=pixels.nbytes, digest=Digest.known("0" * 64)),
     )
 
 
@@ -138,11 +139,13 @@ def make_record(
         counts=make_counts(_matrix(rng, n_obs, n_vars, count_dtype)),
     )
     image = None
-    sources = [SourceFile(name="counts.tsv", size=1, sha256="1" * 64)]
+    sources = [SourceFile(name="counts.tsv", size=1, digest=Digest.known("1" * 64))]
     if image_px is not None:
         pixels = rng.integers(0, np.iinfo(pixel_dtype).max, (n_channels, *image_px), pixel_dtype)
         image = make_image(pixels)
-        sources.append(SourceFile(name="image.tif", size=pixels.nbytes, sha256="0" * 64))
+        sources.append(
+            SourceFile(name="image.tif", size=pixels.nbytes, digest=Digest.known("0" * 64))
+        )
     return SlideRecord(
         slide_id=f"synthetic-{seed}",
         descriptors=Descriptors(technology="ST", species="none", licence="CC0-1.0"),

@@ -14,6 +14,7 @@ import zarr
 from scipy import sparse
 
 import stformat as stf
+from stformat.digests import Digest
 from stformat.errors import CorruptStoreError, NotAStoreError
 from stformat.model import Descriptors, Genes, Mpp, Note, SlideRecord, SourceFile, Spots, Table
 from stformat.store.commit import replace_store
@@ -86,7 +87,9 @@ def healthy_record() -> SlideRecord:
         default_table="expression",
         image=image,
         mpp=Mpp(value=PITCH_UM / PITCH_PX, method="given"),
-        sources=(image.source or SourceFile(name="image.tif", size=0, sha256="0" * 64),),
+        sources=(
+            image.source or SourceFile(name="image.tif", size=0, digest=Digest.known("0" * 64)),
+        ),
     )
 
 
