@@ -8,12 +8,9 @@ import os
 import random
 import shutil
 import signal
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Timer
-from threading import enumerate as enumerate_threads
 
 import numpy as np
 import pytest
@@ -23,8 +20,7 @@ from typer.testing import CliRunner
 
 from stformat import cli
 from stformat.convert import convert_slide
-from stformat.digests import Digest
-from stformat.errors import ImageError, Problem, StoreLockedError, StoreWriteError
+from stformat.errors import StoreLockedError, StoreWriteError
 from stformat.metadata.strict_json import dump_canonical
 from stformat.store import durable
 from stformat.store.commit import partial_path
@@ -446,78 +442,6 @@ def test_one_bad_shard_costs_one_row(tmp_path):
     written = {name for name in before[0] if before[1][name] != after[1][name]}
     assert {name for name in written if not name.endswith("zarr.json")} == {"images/he/s0/c/0/1/0"}
     assert not {name for name in written if "expression" in name}
-
-
-def with_unread_image(record, read):
-    """Return a record with an image whose digest takes reading, by `read`."""
-    source = dataclasses.replace(record.image.source, digest=Digest(read))
-    return dataclasses.replace(
-        record,
-        image=dataclasses.replace(record.image, source=source),
-        sources=tuple(source if one.name == source.name else one for one in record.sources),
-    )
-
-
-def test_nothing_is_noted_before_the_digest_of_the_image_is_known(tmp_path):
-    is_wanted = Event()
-
-    def read():
-        assert is_wanted.wait(60)
-        yield b"pixels"
-
-    record = with_unread_image(make_record(), read)
-    events = []
-
-    def progress(event):
-        events.append((event.step, finished(tmp_path)))
-        if event.step == "table":
-            is_wanted.set()
-
-    resume_slide(record, tmp_path, progress=progress)
-    noted = dict(events)
-    assert noted["counts"] is None
-    assert noted["consolidate"] == IMAGE | SHAPES | TABLE
-
-    before = identities(tmp_path)
-    is_wanted.clear()
-    Timer(0.05, is_wanted.set).start()
-    resume_slide(with_unread_image(make_record(), read), tmp_path)
-    after = identities(tmp_path)
-    written = {name for name in after if before[name] != after[name]}
-    assert not [name for name in written if "/c/" in name or name.endswith(".parquet")]
-
-
-def test_what_is_noted_is_of_the_image_that_was_read(tmp_path):
-    resume_slide(with_unread_image(make_record(), lambda: (block for block in [b"one"])), tmp_path)
-    before = identities(tmp_path)
-    resume_slide(with_unread_image(make_record(), lambda: (block for block in [b"two"])), tmp_path)
-    after = identities(tmp_path)
-    assert all(before[name] != after[name] for name in after if name.startswith("images/he/s0/c"))
-
-
-def test_an_interrupt_does_not_wait_for_the_digest(tmp_path):
-    blocks = []
-
-    def read():
-        while True:
-            blocks.append(time.monotonic())
-            yield b"x"
-            time.sleep(0.001)
-
-    with pytest.raises(Interrupted):
-        resume_slide(with_unread_image(make_record(), read), tmp_path, progress=stop_at("shapes"))
-    assert blocks
-    assert not [thread for thread in enumerate_threads() if thread.name == "stformat-digests"]
-    assert finished(tmp_path) is None
-
-
-def test_an_image_that_cannot_be_read_for_its_digest_ends_the_writing(tmp_path):
-    def read():
-        raise ImageError(Problem("image.changed", "image.tif", "an image must stay", "another"))
-        yield b""
-
-    with pytest.raises(ImageError, match="must stay"):
-        resume_slide(with_unread_image(make_record(), read), tmp_path)
 
 
 def test_what_is_finished_is_not_even_computed(small, part, monkeypatch):
