@@ -156,5 +156,5 @@ COMPARISONS = tuple(
         ),
         memory_limit=_MEMORY_LIMIT,
     )
-    for kind in ("JPEG in tiles", "deflate in strips", "uncompressed")
+    for kind in ("JPEG in tiles", "deflate in strips", "uncompressed", "uncompressed, large")
 )

@@ -29,6 +29,7 @@ _SEED = 0
 _TIFF_TILE_PX = 256
 _BAND_PX = 1024
 _JPEG_QUALITY = 85
+_STRIP_ROWS = 100
 _PITCH_PX = 250.0
 # Tiles of 448 px lie wholly on the image: peers differ in what is outside.
 _MARGIN_PX = 300
@@ -56,6 +57,9 @@ class Scale:
     conversion_px: int
     """Edge of the images that are converted."""
 
+    large_px: tuple[int, int]
+    """Height and width of the large one among them."""
+
     n_spots: int
     """Rows of the matrix like Visium's."""
 
@@ -82,6 +86,7 @@ FULL = Scale(
     name="full",
     image_px=20_000,
     conversion_px=20_000,
+    large_px=(46_371, 36_587),
     n_spots=4992,
     n_bins=300_000,
     small=5000,
@@ -94,6 +99,7 @@ SMALL = Scale(
     name="small",
     image_px=5000,
     conversion_px=3000,
+    large_px=(6000, 5000),
     n_spots=400,
     n_bins=20_000,
     small=1000,
@@ -106,6 +112,7 @@ TINY = Scale(
     name="tiny",
     image_px=1400,
     conversion_px=1100,
+    large_px=(1300, 1200),
     n_spots=60,
     n_bins=600,
     small=300,
@@ -197,8 +204,9 @@ class Data:
 
     @cached_property
     def images_to_convert(self) -> dict[str, Path]:
-        """One image as three files."""
+        """One image as three files, and a large one."""
         slide = _slide(self.scale.conversion_px)
+        large_px = self.scale.large_px
         return {
             "JPEG in tiles": self._made(
                 f"jpeg-{self.scale.conversion_px}.tif",
@@ -209,6 +217,9 @@ class Data:
             ),
             "uncompressed": self._made(
                 f"raw-{self.scale.conversion_px}.tif", lambda path: _uncompressed(slide, path)
+            ),
+            "uncompressed, large": self._made(
+                f"raw-{large_px[0]}.tif", lambda path: _large(large_px, path)
             ),
         }
 
@@ -325,6 +336,22 @@ def _deflate(slide: SyntheticSlide, path: Path) -> None:
 
 def _uncompressed(slide: SyntheticSlide, path: Path) -> None:
     tifffile.imwrite(path, _interleaved(slide), bigtiff=True, photometric="rgb", rowsperstrip=16)
+
+
+def _large(shape: tuple[int, int], path: Path) -> None:
+    """Write one strip again and again: an image of any size from little memory."""
+    height, width = shape
+    ramp = (np.arange(width) // 120 % 256).astype(np.uint8)
+    strip = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (_STRIP_ROWS, width, 3)))
+    tifffile.imwrite(
+        path,
+        (strip[: height - top] for top in range(0, height, _STRIP_ROWS)),
+        shape=(height, width, 3),
+        dtype=np.uint8,
+        bigtiff=True,
+        photometric="rgb",
+        rowsperstrip=_STRIP_ROWS,
+    )
 
 
 # ---- counts --------------------------------------------------------------------------------------
