@@ -61,7 +61,8 @@ def encode_blosc(chunk: NDArray[Any], *, cname: str, level: int, shuffle: str) -
     little = chunk.astype(chunk.dtype.newbyteorder("<"), order="C", copy=False)
     return bytes(
         imagecodecs.blosc_encode(
-            little.reshape(-1).view(np.uint8),  # type: ignore[arg-type]  # any buffer
+            # Elements, not bytes: of bytes it would sort none, whatever `typesize` says.
+            little.reshape(-1),  # type: ignore[arg-type]  # any buffer
             level=level,
             compressor=cname,
             shuffle=shuffle,

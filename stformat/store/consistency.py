@@ -120,8 +120,8 @@ def _matrix_problems(
     yield from _array_problems(
         store, f"{group}/data", (nnz,), _VALUES if is_by_row else _GENE_VALUES
     )
-    yield from _array_problems(store, f"{group}/indices", (nnz,), {"int32"})
-    yield from _array_problems(store, f"{group}/indptr", (n_major + 1,), {"int64"})
+    yield from _array_problems(store, f"{group}/indices", (nnz,), {"int32", "int64"})
+    yield from _array_problems(store, f"{group}/indptr", (n_major + 1,), {"int32", "int64"})
 
 
 def _index_problems(store: CommittedStore, group: str, length: int) -> Iterator[Problem]:

@@ -66,11 +66,11 @@ def write_counts(
     Parameters
     ----------
     by_row : pathlib.Path
-        Folder of the CSR group: ``data`` of the type of `counts`, ``indices`` int32, ``indptr``
-        int64.
+        Folder of the CSR group: ``data`` of the type of `counts`, ``indices`` and ``indptr`` int32,
+        or int64 where there are more values than that can count.
     by_gene : pathlib.Path
         Folder of the CSC group: ``data`` of the smallest unsigned type that holds the largest
-        count (float32 where counts are), ``indices`` int32 ascending in a gene, ``indptr`` int64.
+        count (float32 where counts are), ``indices`` ascending in a gene, types as above.
     counts : Counts
         The matrix, rows in the order of the source.
     order : (n_obs,) ndarray of int64
@@ -107,15 +107,16 @@ def write_counts(
         np.zeros(n_obs, np.int64) if counts.dtype.kind == "i" else np.zeros(n_obs, np.float64)
     )
     n_genes = np.zeros(n_obs, dtype=np.int64)
+    index_type = layout.index_type(counts.nnz or 0)
     done = 0
     with ExitStack() as stack:
         data = stack.enter_context(closing(_writer(by_row / "data", counts.dtype)))
-        indices = stack.enter_context(closing(_writer(by_row / "indices", np.dtype(np.int32))))
+        indices = stack.enter_context(closing(_writer(by_row / "indices", index_type)))
         blocks = ordered_blocks(counts, order, spill, progress=progress)
         progress(ProgressEvent(step="matrix", done=0, total=n_obs, unit="rows"))
         for block in blocks:
             data.append(block.data)
-            indices.append(block.indices.astype(np.int32, copy=False))
+            indices.append(block.indices.astype(index_type, copy=False))
             gene_major.append(block)
             rows = slice(done, done + block.shape[0])
             totals[rows] = row_sums(block.data, block.indptr)
@@ -124,7 +125,7 @@ def write_counts(
             progress(ProgressEvent(step="matrix", done=done, total=n_obs, unit="rows"))
         data.finish()
         indices.finish()
-    write_vector(by_row / "indptr", row_starts(n_genes))
+    write_vector(by_row / "indptr", _narrow(row_starts(n_genes)))
     write_group(by_row, sparse_attributes("csr_matrix", counts.shape))
     gene_major.write(by_gene, counts, progress=progress)
     return CountsSummary(nnz=int(n_genes.sum()), total_counts=totals, n_genes=n_genes)
@@ -132,6 +133,10 @@ def write_counts(
 
 def _writer(directory: Path, dtype: np.dtype[Any]) -> VectorWriter:
     return VectorWriter(directory, dtype, chunk=layout.COUNTS_CHUNK, codec=COUNTS_CODEC)
+
+
+def _narrow(indptr: NDArray[np.int64]) -> NDArray[np.signedinteger]:
+    return indptr.astype(layout.index_type(int(indptr[-1])), copy=False)
 
 
 class _GeneMajor:
@@ -169,7 +174,7 @@ class _GeneMajor:
         with ExitStack() as stack:
             data = stack.enter_context(closing(_writer(directory / "data", dtype)))
             indices = stack.enter_context(
-                closing(_writer(directory / "indices", np.dtype(np.int32)))
+                closing(_writer(directory / "indices", layout.index_type(int(indptr[-1]))))
             )
             progress(ProgressEvent(step="by-gene", done=0, total=n_vars, unit="genes"))
             start = 0
@@ -182,7 +187,7 @@ class _GeneMajor:
                 progress(ProgressEvent(step="by-gene", done=start, total=n_vars, unit="genes"))
             data.finish()
             indices.finish()
-        write_vector(directory / "indptr", indptr)
+        write_vector(directory / "indptr", _narrow(indptr))
         write_group(directory, sparse_attributes("csc_matrix", counts.shape))
 
     def _band(

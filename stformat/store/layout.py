@@ -22,6 +22,7 @@ __all__ = [
     "by_gene_path",
     "image_chunks",
     "image_shards",
+    "index_type",
     "level_shapes",
     "spatial_order",
     "spots_path",
@@ -127,6 +128,20 @@ def image_shards(
     """
     rows, cols = (min(shard_px, -(-n // chunk_px) * chunk_px) for n in (height, width))
     return (n_c, rows, cols)
+
+
+def index_type(nnz: int) -> np.dtype[np.signedinteger]:
+    """Return the type of ``indices`` and ``indptr`` of a matrix of `nnz` values.
+
+    AnnData hands both to SciPy as they are, which sorts, sums and converts in place only what is
+    of one type.
+
+    Examples
+    --------
+    >>> index_type(2**31 - 1), index_type(2**31)
+    (dtype('int32'), dtype('int64'))
+    """
+    return np.dtype(np.int32) if nnz <= np.iinfo(np.int32).max else np.dtype(np.int64)
 
 
 def vector_chunks(

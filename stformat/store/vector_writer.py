@@ -40,13 +40,13 @@ ZSTD = VectorCodec(codecs=lambda dtype: zstd_codecs(dtype, level=ZSTD_LEVEL), en
 """Of most vectors."""
 
 COUNTS_CODEC = VectorCodec(
-    codecs=lambda dtype: blosc_codecs(dtype, cname="lz4", level=5, shuffle="bitshuffle"),
+    codecs=lambda dtype: blosc_codecs(dtype, cname="lz4hc", level=1, shuffle="shuffle"),
     encode=lambda chunk: with_crc32c(
-        encode_blosc(chunk, cname="lz4", level=5, shuffle="bitshuffle")
+        encode_blosc(chunk, cname="lz4hc", level=1, shuffle="shuffle")
     ),
 )
-"""Of small integers and ascending indices: LZ4 over sorted bits is decoded in a third of the time
-of zstd, and takes less room but in small matrices."""
+"""Of small integers and ascending indices: LZ4 over sorted bytes is decoded in a sixth of the time
+of zstd, in as much room."""
 
 
 class VectorWriter:

@@ -57,6 +57,18 @@ def test_elements_are_there(slide, sdata):
         assert set(get_transformation(element, get_all=True)) == expected
 
 
+@pytest.mark.parametrize(
+    "change", ["tocoo", "sort_indices", "sum_duplicates", "eliminate_zeros", "prune"]
+)
+def test_counts_can_be_changed_in_place(slide, change):
+    """SciPy does so only where indices and indptr are of one type."""
+    counts = spatialdata.read_zarr(slide[1])["expression"].X
+    expected = counts.toarray()
+    counts.has_sorted_indices = counts.has_canonical_format = False
+    changed = getattr(counts, change)()
+    np.testing.assert_array_equal((counts if changed is None else changed).toarray(), expected)
+
+
 def test_pixels_are_those_of_the_source(slide, sdata):
     record, _ = slide
     if record.image is None:

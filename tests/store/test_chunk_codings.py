@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import imagecodecs
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -101,6 +102,15 @@ def test_blosc_buffers_decode_to_what_they_were(data, cname, shuffle, level, ite
     out = np.empty_like(chunk)
     decode_blosc(buffer, out)
     np.testing.assert_array_equal(out, chunk)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("shuffle", ["noshuffle", "shuffle", "bitshuffle"])
+def test_blosc_sorts_bytes_and_bits_of_whole_elements(dtype, shuffle):
+    chunk = np.arange(5000).astype(dtype)
+    buffer = encode_blosc(chunk, cname="lz4", level=5, shuffle=shuffle)
+    codec = numcodecs.Blosc("lz4", 5, ["noshuffle", "shuffle", "bitshuffle"].index(shuffle))
+    assert buffer == bytes(codec.encode(chunk))
 
 
 @pytest.mark.parametrize(

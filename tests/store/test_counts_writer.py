@@ -18,7 +18,7 @@ from stformat.errors import CountsError, StoreWriteError
 from stformat.model import Counts
 from stformat.row_order import ordered_blocks
 from stformat.spill import Spill
-from stformat.store import counts_writer
+from stformat.store import counts_writer, layout
 from stformat.store.counts_writer import CountsSummary
 from stformat.testing.records import make_counts
 
@@ -78,11 +78,23 @@ def test_both_layouts_hold_the_reordered_matrix(  # noqa: PLR0917 - what Hypothe
         for group in (by_row, by_gene):
             arrays = zarr.open_group(str(group), mode="r")
             assert arrays["indices"].dtype == np.int32
-            assert arrays["indptr"].dtype == np.int64
+            assert arrays["indptr"].dtype == np.int32
         np.testing.assert_array_equal(summary.total_counts, expected.sum(axis=1))
         assert summary.total_counts.dtype == (np.int64 if dtype is np.int32 else np.float64)
         np.testing.assert_array_equal(summary.n_genes, (expected > 0).sum(axis=1))
         assert (summary.nnz, summary.total) == (matrix.nnz, expected.sum(dtype=np.float64))
+
+
+def test_a_matrix_of_more_values_than_int32_counts_has_wide_indices(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "index_type", lambda nnz: np.dtype(np.int64 if nnz else np.int32))
+    matrix = random_matrix((20, 9), np.int32, seed=0)
+    order = np.arange(20)
+    counts = dataclasses.replace(make_counts(matrix), nnz=matrix.nnz)
+    write_counts(tmp_path / "X", tmp_path / "by_gene", counts, order)
+    for name in ("X", "by_gene"):
+        group = zarr.open_group(str(tmp_path / name), mode="r")
+        assert {group[part].dtype for part in ("indices", "indptr")} == {np.dtype(np.int64)}
+        np.testing.assert_array_equal(read(tmp_path / name).toarray(), matrix.toarray())
 
 
 @pytest.mark.parametrize(
