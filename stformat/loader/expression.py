@@ -181,15 +181,14 @@ class GroupExpression:
             matrix = self._matrices[number]
             is_huge = len(matrix.data) > np.iinfo(np.int32).max
             index_type = np.int64 if is_huge else matrix.indices.dtype
-            self._as_scipy[number] = sparse.csr_array(
-                # SciPy copies indices and offsets of different types.
-                (
-                    matrix.data,
-                    matrix.indices.astype(index_type, copy=False),
-                    matrix.indptr.astype(index_type),
-                ),
-                shape=(len(matrix.indptr) - 1, len(matrix.target)),
-            )
+            shape = len(matrix.indptr) - 1, len(matrix.target)
+            whole = sparse.csr_array(shape, dtype=matrix.data.dtype)
+            # Set one by one: given together, SciPy copies parts of larger arrays, which these are.
+            whole.data = matrix.data
+            # SciPy copies indices and offsets of different types with every call.
+            whole.indices = matrix.indices.astype(index_type, copy=False)
+            whole.indptr = matrix.indptr.astype(index_type)
+            self._as_scipy[number] = whole
         return self._as_scipy[number]
 
     def _sparse_of(self, number: int, rows: NDArray[np.int64]) -> sparse.csr_array:

@@ -408,7 +408,7 @@ class TileLoader:
         if weights is None and asked.n_draws is not None:
             raise ValueError("n_draws must come with weights, got none")
         self._shelf = SlideShelf(slides, max_open=asked.max_open)
-        self._memory = Memory(asked.group_bytes)
+        self._memory = Memory(asked.buffer_bytes)
         self._inventory = take_inventory(
             self._shelf,
             [None] * len(slides) if rows is None else rows,

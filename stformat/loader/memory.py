@@ -21,6 +21,9 @@ _QUANTUM = 4 * 2**20
 """Sizes are rounded up to multiples of this or, where that is more, of an eighth of the power of
 two below, so that memory fits again where sizes vary a little."""
 
+_LARGER = 3 / 2
+"""How much larger than asked for memory may be that is used again."""
+
 
 class Memory:
     """Makes arrays as `numpy.empty` does, of memory that earlier ones have left; safe for threads.
@@ -30,12 +33,13 @@ class Memory:
 
     Parameters
     ----------
-    max_idle_bytes : int
-        Most bytes that are kept unused.
+    max_bytes : int
+        Most bytes that are kept, in use or not: beyond that, what comes back is given up. New
+        memory is made in any case.
 
     Examples
     --------
-    >>> memory = Memory(max_idle_bytes=2**24)
+    >>> memory = Memory(max_bytes=2**25)
     >>> first = memory.empty((3, 2**20), np.uint8)
     >>> address = first.ctypes.data
     >>> part = first[1:]
@@ -47,8 +51,8 @@ class Memory:
     True
     """
 
-    def __init__(self, max_idle_bytes: int) -> None:
-        self._max_idle_bytes = max_idle_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._start_empty()
         _MEMORIES.add(self)
 
@@ -57,40 +61,54 @@ class Memory:
         # lock. So nothing here relies on what it saw a step before.
         self._lock = threading.RLock()
         self._idle: dict[int, memoryview] = {}
+        self._in_use: dict[int, int] = {}
 
     def __reduce__(self) -> tuple[type[Self], tuple[int]]:
-        return type(self), (self._max_idle_bytes,)
+        return type(self), (self._max_bytes,)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return a C-contiguous array of any content."""
         n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         step = max(_QUANTUM, (1 << n_bytes.bit_length()) >> 4)
         size = max(1, -(-n_bytes // step)) * step
-        owner = self._idle_of_size(size)
+        owner = self._idle_for(size)
         if owner is None:
+            self._make_room(size)
             owner = memoryview(np.empty(size, np.uint8))
+        with self._lock:
+            self._in_use[id(owner)] = owner.nbytes
         # NumPy lets a view hold the array that owns its memory; `every` owns none, but its base is
         # no array, so that whatever is made of it holds `every` itself.
         every = np.frombuffer(owner, np.uint8)
         weakref.finalize(every, self._take_back, owner).atexit = False
         return every[:n_bytes].view(dtype).reshape(shape)
 
-    def _idle_of_size(self, size: int) -> memoryview | None:
+    def _idle_for(self, size: int) -> memoryview | None:
+        """Take out the smallest that is large enough and not much larger, of these the last."""
         with self._lock:
-            for key, owner in reversed(list(self._idle.items())):
-                if owner.nbytes == size and self._idle.pop(key, None) is not None:
-                    return owner
-        return None
+            fitting = [
+                (owner.nbytes, -place, key)
+                for place, (key, owner) in enumerate(list(self._idle.items()))
+                if size <= owner.nbytes <= size * _LARGER
+            ]
+            return self._idle.pop(min(fitting)[2], None) if fitting else None
 
     def _take_back(self, owner: memoryview) -> None:
         with self._lock:
+            self._in_use.pop(id(owner), None)
             self._idle[id(owner)] = owner
-            kept = 0
-            # What came back first goes first.
-            for key, idle in reversed(list(self._idle.items())):
-                kept += idle.nbytes
-                if kept > self._max_idle_bytes:
-                    self._idle.pop(key, None)
+        self._make_room(0)
+
+    def _make_room(self, size: int) -> None:
+        """Give up what has been idle longest, until there is room for so many bytes."""
+        with self._lock:
+            idle = list(self._idle.items())
+            kept = sum(self._in_use.copy().values()) + sum(owner.nbytes for _, owner in idle)
+            for key, owner in idle:
+                if kept + size <= self._max_bytes:
+                    return
+                self._idle.pop(key, None)
+                kept -= owner.nbytes
 
 
 _MEMORIES: weakref.WeakSet[Memory] = weakref.WeakSet()

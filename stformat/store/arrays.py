@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from stformat.store.read_ahead import RunReader
 __all__ = ["ArrayReader", "Visit"]
 
 _MAX_REQUEST_CHUNKS = 2**22
+_NOWHERE: Mapping[int, NDArray[Any]] = MappingProxyType({})
 
 type Visit = Callable[[int, NDArray[Any]], None]
 
@@ -203,13 +205,31 @@ class ArrayReader:
         n_elements = int((stops - starts).sum())
         out = np.empty(n_elements, dtype=self.dtype) if empty is None else empty(n_elements)
         pieces, bounds = pieces[groups.order], groups.bounds.tolist()
+        whole = self._whole_chunks(pieces, groups.bounds, out)
 
         def copy(position: int, chunk: NDArray[Any]) -> None:
+            if chunk is whole.get(position):
+                return
             for source, length, target in pieces[slice(*bounds[position : position + 2])].tolist():
                 out[target : target + length] = chunk[source : source + length]
 
-        self._visit(plan, copy)
+        self._visit(plan, copy, whole)
         return out
+
+    def _whole_chunks(
+        self, pieces: NDArray[np.int64], bounds: NDArray[np.int64], out: NDArray[Any]
+    ) -> dict[int, NDArray[Any]]:
+        """Return where chunks go that are wanted once and whole: decoded there, not copied."""
+        edge = self.metadata.chunks[0]
+        if out.dtype != self.dtype or not out.flags.c_contiguous:
+            return {}
+        first = bounds[:-1]
+        is_whole = (np.diff(bounds) == 1) & (pieces[first, 1] == edge)
+        targets = pieces[first[is_whole], 2].tolist()
+        return {
+            position: out[target : target + edge]
+            for position, target in zip(np.flatnonzero(is_whole).tolist(), targets, strict=True)
+        }
 
     def take_1d(self, positions: NDArray[np.integer]) -> NDArray[Any]:
         """Read single elements of a 1-D array.
@@ -298,12 +318,18 @@ class ArrayReader:
             keeps_chunks=uses_cache,
         )
 
-    def _visit(self, plan: _Plan, visit: Visit) -> None:
+    def _visit(
+        self, plan: _Plan, visit: Visit, places: Mapping[int, NDArray[Any]] = _NOWHERE
+    ) -> None:
+        """Visit chunks; where none are kept, those that have a place are decoded there."""
         scratch = threading.local()
 
-        def new_chunk() -> NDArray[Any]:
+        def new_chunk(wanted: int) -> NDArray[Any]:
             if plan.keeps_chunks:
                 return np.empty(self.metadata.chunks, dtype=self.dtype)
+            place = places.get(plan.missing[wanted])
+            if place is not None:
+                return place
             if not hasattr(scratch, "chunk"):
                 scratch.chunk = np.empty(self.metadata.chunks, dtype=self.dtype)
             chunk: NDArray[Any] = scratch.chunk

@@ -38,12 +38,12 @@ class ChunkSource(Protocol):
         """Cut a request for chunks, given by flat number, into runs decoded independently."""
 
     def iter_run(
-        self, run: ChunkRun, data: memoryview, new_chunk: Callable[[], NDArray[Any]]
+        self, run: ChunkRun, data: memoryview, new_chunk: Callable[[int], NDArray[Any]]
     ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Decode a run: yield each chunk's place in the request and its verified values.
 
-        `data` are the bytes of the run, `new_chunk` gives an array of the chunk's shape and type
-        that may be decoded into.
+        `data` are the bytes of the run, ``new_chunk(place)`` gives a C-contiguous array of the
+        chunk's shape and type that may be decoded into.
         """
 
 
@@ -80,7 +80,7 @@ class CodedChunks:
         return self._bytes.locate(chunks)
 
     def iter_run(
-        self, run: ChunkRun, data: memoryview, new_chunk: Callable[[], NDArray[Any]]
+        self, run: ChunkRun, data: memoryview, new_chunk: Callable[[int], NDArray[Any]]
     ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Decode a run; see `ChunkSource`.
 
@@ -90,7 +90,7 @@ class CodedChunks:
             If a chunk is damaged.
         """
         for number, position, encoded in run.iter_chunks(data):
-            chunk = new_chunk()
+            chunk = new_chunk(position)
             try:
                 self._decode(encoded, chunk)
             except ChunkError as error:

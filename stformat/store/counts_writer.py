@@ -132,7 +132,7 @@ def write_counts(
 
 
 def _writer(directory: Path, dtype: np.dtype[Any]) -> VectorWriter:
-    return VectorWriter(directory, dtype, chunk=layout.COUNTS_CHUNK, codec=COUNTS_CODEC)
+    return VectorWriter(directory, dtype, codec=COUNTS_CODEC)
 
 
 def _narrow(indptr: NDArray[np.int64]) -> NDArray[np.signedinteger]:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 __all__ = [
     "COMMIT_PATH",
-    "COUNTS_CHUNK",
     "IMAGE_ELEMENT",
     "INNER_PX",
     "JPEG_TILE_PX",
@@ -43,10 +42,6 @@ SMALLEST_LEVEL_PX = 1024
 
 VECTOR_CHUNK = 1 << 15
 """Elements in an inner chunk of a long 1-D array."""
-
-COUNTS_CHUNK = 1 << 14
-"""Elements in an inner chunk of the values, or of the indices, of a count matrix, whose rows are
-read at random."""
 
 VECTOR_SHARD = 1 << 22
 """Elements in a shard of a long 1-D array."""

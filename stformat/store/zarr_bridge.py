@@ -134,7 +134,7 @@ class ZarrChunks:
         self,
         run: ChunkRun,
         data: memoryview,  # noqa: ARG002 - zarr-python reads for itself
-        new_chunk: Callable[[], NDArray[Any]],
+        new_chunk: Callable[[int], NDArray[Any]],
     ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Read and decode a run; see `ChunkSource`.
 
@@ -149,7 +149,7 @@ class ZarrChunks:
                 slice(i * edge, (i + 1) * edge) for i, edge in zip(index, self._chunks, strict=True)
             )
             values = _read(self._array, region, f"{self._path}, chunk {index}")
-            chunk = new_chunk()
+            chunk = new_chunk(position)
             inside = tuple(slice(n) for n in values.shape)
             chunk[inside] = values
             yield position, chunk[inside]

@@ -23,7 +23,7 @@ class Counts:
 
 @given(st.lists(st.lists(st.integers(0, 5000), max_size=3), min_size=1), st.integers(0, 20_000))
 def test_rows_follow_one_another_however_many_values_were_expected(slides, expected):
-    held = HeldCounts(Memory(max_idle_bytes=2**20), np.int32, np.int64, expected)
+    held = HeldCounts(Memory(max_bytes=2**20), np.int32, np.int64, expected)
     every = []
     for number, lengths in enumerate(slides):
         counts = Counts(number * 100_000, lengths)

@@ -22,7 +22,7 @@ def address(array: np.ndarray) -> int:
 
 @pytest.mark.parametrize("view", [np.ravel, np.transpose, lambda a: a[1:][::2], memoryview])
 def test_a_view_keeps_the_memory(view):
-    memory = Memory(max_idle_bytes=64 * MIB)
+    memory = Memory(max_bytes=64 * MIB)
     array = memory.empty((4, 5), np.float32)
     place = address(array)
     kept = view(array)
@@ -34,13 +34,34 @@ def test_a_view_keeps_the_memory(view):
     assert place in reused
 
 
-def test_idle_memory_is_bounded():
-    memory = Memory(max_idle_bytes=16 * MIB)
+def idle_mib(memory):
+    return [owner.nbytes // MIB for owner in memory._idle.values()]
+
+
+def test_memory_that_is_kept_is_bounded():
+    memory = Memory(max_bytes=24 * MIB)
     arrays = [memory.empty((6 * MIB,), np.uint8) for _ in range(5)]
-    del arrays
-    assert sum(owner.nbytes for owner in memory._idle.values()) == 16 * MIB
-    assert not pickle.loads(pickle.dumps(memory))._idle  # noqa: S301 - our own
+    assert len({address(array) for array in arrays}) == 5
+    del arrays[:2]
+    assert idle_mib(memory) == []  # three of 8 MiB are still in use
+    del arrays[:2]
+    assert idle_mib(memory) == [8, 8]
+    larger = memory.empty((14 * MIB,), np.uint8)
+    assert idle_mib(memory) == []  # made room: 8 and 14 are in use
+    del arrays, larger
+    assert sum(idle_mib(memory)) <= 24
+    assert not idle_mib(pickle.loads(pickle.dumps(memory)))  # noqa: S301 - our own
     assert memory.empty((0, 3), np.int64).shape == (0, 3)
+
+
+def test_memory_that_is_somewhat_larger_is_used_again():
+    memory = Memory(max_bytes=200 * MIB)
+    held = [memory.empty((size * MIB,), np.uint8) for size in (32, 12, 16)]
+    places = [address(array) for array in held]
+    del held
+    assert address(memory.empty((11 * MIB,), np.uint8)) == places[1]
+    assert address(memory.empty((24 * MIB,), np.uint8)) == places[0]
+    assert address(memory.empty((4 * MIB,), np.uint8)) not in places
 
 
 def test_batches_that_are_kept_are_not_written_to(paths, same):

@@ -101,8 +101,7 @@ def test_own_arrays_are_cut_and_coded_as_the_text_says(small_store):
         if len(metadata.shape) == 3:
             expected = layout.image_chunks(metadata.shape[0]), layout.image_shards(*metadata.shape)
         else:
-            chunk = layout.COUNTS_CHUNK if is_of_matrix else layout.VECTOR_CHUNK
-            expected = layout.vector_chunks(metadata.shape[0], chunk=chunk)
+            expected = layout.vector_chunks(metadata.shape[0])
         assert (metadata.chunks, metadata.shards) == expected
 
 

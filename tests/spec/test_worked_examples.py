@@ -40,7 +40,6 @@ def examples(rule):
 def test_every_example_belongs_to_a_rule_that_is_tested():
     assert Counter(example["rule"] for example in EXAMPLES) == {
         "array.document": 1,
-        "array.counts": 1,
         "array.vector": 1,
         "commit.crc32c": 1,
         "crc32c": 1,
@@ -59,13 +58,9 @@ def test_every_example_belongs_to_a_rule_that_is_tested():
     }
 
 
-@pytest.mark.parametrize(
-    ("rule", "chunk"),
-    [("array.vector", layout.VECTOR_CHUNK), ("array.counts", layout.COUNTS_CHUNK)],
-)
-def test_vector_chunks(rule, chunk):
-    (example,) = (found for found in EXAMPLES if found["rule"] == rule)
-    cut = [layout.vector_chunks(length, chunk=chunk) for length in example["lengths"]]
+@pytest.mark.parametrize("example", examples("array.vector"))
+def test_vector_chunks(example):
+    cut = [layout.vector_chunks(length) for length in example["lengths"]]
     assert [chunks for (chunks,), _ in cut] == example["chunks"]
     assert [shards for _, (shards,) in cut] == example["shards"]
 

@@ -212,12 +212,12 @@ def test_too_little_room_on_disk_is_said_before_counts_are_read(tmp_path, monkey
     write_counts(tmp_path / "X", tmp_path / "G", known, np.arange(50))
 
 
-def test_values_and_indices_are_cut_finer_than_offsets(tmp_path):
+def test_values_and_indices_are_cut_as_every_vector(tmp_path):
     matrix = sparse.csr_array(np.ones((40_000, 1), np.int32))
     by_row, by_gene = tmp_path / "X", tmp_path / "by_gene"
     write_counts(by_row, by_gene, make_counts(matrix), np.arange(40_000))
     for directory in (by_row, by_gene):
         group = zarr.open_group(str(directory), mode="r")
-        assert group["data"].chunks == group["indices"].chunks == (16_384,)
-        assert group["data"].shards == (49_152,)
+        assert group["data"].chunks == group["indices"].chunks == (32_768,)
+        assert group["data"].shards == (65_536,)
     assert zarr.open_array(str(by_row / "indptr"), mode="r").chunks == (32_768,)
