@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stformat.coords import tile_windows
 from stformat.kernels._pool import map_chunks
 from stformat.loader.memory import Memory
-from stformat.loader.pixels import HeldPixels, TileRule, hold_pixels
+from stformat.loader.pixels import HeldPixels, TileRule, engine_of, hold_pixels
 from stformat.store.reader import Slide
 
 __all__ = ["GroupPixels", "PartPixels", "PlacedTiles"]
@@ -56,7 +56,7 @@ class PlacedTiles:
         CorruptStoreError
             If a chunk is missing or damaged.
         """
-        slide.opened.engine.cut(
+        engine_of(slide, rule).cut(
             tile_windows(slide.centers_px(rows), rule.grid),
             rule.grid,
             fill_value=rule.fill_value,

@@ -16,8 +16,9 @@ from stformat import kernels
 from stformat.coords import TileGrid, grid_for_mpp, tile_windows
 from stformat.loader.memory import Memory
 from stformat.store.reader import Slide
+from stformat.store.tiles import TileEngine
 
-__all__ = ["HeldPixels", "HeldRegion", "HeldTiles", "TileRule", "hold_pixels"]
+__all__ = ["HeldPixels", "HeldRegion", "HeldTiles", "TileRule", "engine_of", "hold_pixels"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,24 +181,37 @@ def hold_pixels(
     centers = slide.centers_px(rows)
     extent = np.ptp(centers, axis=0)[np.newaxis]
     if not rule.held_bytes(np.array([len(rows)]), extent)[1].any():
-        tiles = slide.tiles(rule.grid.tile_px, mpp=rule.mpp, centers_px=centers)
-        out = memory.empty(tiles.shape, tiles.dtype)
-        return HeldTiles(tiles=xp.asarray(tiles.take(slice(None), out=out)))
+        edge = rule.grid.tile_px
+        tiles = engine_of(slide, rule).cut(
+            tile_windows(centers, rule.grid),
+            rule.grid,
+            fill_value=rule.fill_value,
+            out=memory.empty((len(rows), rule.n_c, edge, edge), rule.dtype),
+        )
+        return HeldTiles(tiles=xp.asarray(tiles))
     windows = tile_windows(centers, rule.grid)
-    level = rule.grid.level
-    size = np.array(slide.opened.engine.level_shape(level)[::-1])
+    engine, level = slide.opened.uncached_engine, rule.grid.level
+    size = np.array(engine.level_shape(level)[::-1])
     # Windows beside the image need a pixel of it all the same, for a region is never empty.
     low = np.clip(windows.min(axis=0), 0, size - 1)
     high = np.clip(windows.max(axis=0) + rule.grid.source_px, low + 1, size)
     (left, top), (width, height) = low.tolist(), (high - low).tolist()
     return HeldRegion(
-        pixels=xp.asarray(slide.read_region(level, top, left, height, width)),
+        pixels=xp.asarray(engine.read_region(level, top, left, height, width)),
         top=top,
         left=left,
         windows=windows,
         is_whole=((windows >= 0) & (windows + rule.grid.source_px <= size)).all(axis=1),
         rule=rule,
     )
+
+
+def engine_of(slide: Slide, rule: TileRule) -> TileEngine:
+    """Return what cuts the tiles of a slide: an epoch does not come back to their chunks.
+
+    Only resampling does, which takes the windows of a request some at a time.
+    """
+    return slide.opened.uncached_engine if rule.grid.is_copy else slide.opened.engine
 
 
 def _module_of(array: Any) -> Any:  # noqa: ANN401 - a module

@@ -59,13 +59,27 @@ class OpenStore:
 
     @cached_property
     def engine(self) -> TileEngine:
-        """The tile engine.
+        """The tile engine; it keeps chunks in `cache`.
 
         Raises
         ------
         NoImageError
             If the slide has no image.
         """
+        return self._new_engine(self.cache)
+
+    @cached_property
+    def uncached_engine(self) -> TileEngine:
+        """The tile engine for who will not come back to a chunk: none is kept, or given new memory.
+
+        Raises
+        ------
+        NoImageError
+            If the slide has no image.
+        """
+        return self._new_engine(ChunkCache(0))
+
+    def _new_engine(self, cache: ChunkCache) -> TileEngine:
         attributes = self.store.attributes
         if attributes.image is None:
             raise NoImageError(
@@ -77,7 +91,7 @@ class OpenStore:
                     "convert the slide with --image",
                 )
             )
-        return open_pyramid(self.store, attributes.image, self.cache)
+        return open_pyramid(self.store, attributes.image, cache)
 
     def table(self, name: str | None) -> SlideTable:
         """Return a table by name; None is the default table.
