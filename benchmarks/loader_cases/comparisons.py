@@ -112,6 +112,10 @@ def _streamed(corpus: Corpus) -> Work:
     return _streamed_rows(*_visium(corpus, None))
 
 
+def _fast_streamed(corpus: Corpus) -> Work:
+    return _streamed_rows(corpus.fast_path, _visium(corpus, None)[1])
+
+
 def _few_streamed(corpus: Corpus) -> Work:
     return _streamed_rows(*_visium(corpus, corpus.scale.n_few))
 
@@ -278,6 +282,17 @@ def _annbatch_peers(kind: Literal["csr", "panel"], least: float) -> tuple[Peer, 
     )
 
 
+_PEERS_OF_FILES = tuple(
+    Peer(
+        name=f"PNG files and a CSV in a DataLoader, {n_workers} workers",
+        prepare=partial(_files, n_workers),
+        target=at_least(10.0),
+        agrees=_same_tiles_and_values,
+        note="the CSV is in memory",
+    )
+    for n_workers in (0, 2)
+)
+
 COMPARISONS = (
     Comparison(
         what="shuffled tiles of all slides",
@@ -296,18 +311,13 @@ COMPARISONS = (
         what="shuffled tiles and 2,010 genes of a Visium slide",
         unit="row",
         ours=_streamed,
-        peers=(
-            *(
-                Peer(
-                    name=f"PNG files and a CSV in a DataLoader, {n_workers} workers",
-                    prepare=partial(_files, n_workers),
-                    target=at_least(10.0),
-                    agrees=_same_tiles_and_values,
-                    note="the CSV is in memory",
-                )
-                for n_workers in (0, 2)
-            ),
-        ),
+        peers=_PEERS_OF_FILES,
+    ),
+    Comparison(
+        what="shuffled tiles and 2,010 genes of a Visium slide converted with --image-codec blosc",
+        unit="row",
+        ours=_fast_streamed,
+        peers=_PEERS_OF_FILES,
     ),
     Comparison(
         what="shuffled tiles and 2,010 genes of a few spots",
