@@ -108,7 +108,7 @@ class TileLoader:
         Memory of three groups: one is drawn from, one is read, and of one the last batch may still
         be in use, for tiles of a batch may be a view of the memory of their group. A loader takes
         ``(max(1, workers) + 2) / 3`` times as much, and at most 512 MiB beside; batches that are
-        kept take more.
+        kept take more. It keeps so many bytes from one epoch to the next, until `close`.
     workers : int, default: 1
         Threads that read groups ahead, each of which decodes with all processors; 0 reads in the
         calling thread. More than one help where stores are far away.
@@ -295,8 +295,9 @@ class TileLoader:
         self._next = self._now = _Position(int(state["epoch"]), int(state["batch"]))
 
     def close(self) -> None:
-        """Close the slides that are open; a later pass opens them again."""
+        """Close the slides that are open, and give up memory; a later pass takes both again."""
         self._shelf.close()
+        self._memory.clear()
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return what an epoch reads in which order: a pure function of seed, rows and sizes."""

@@ -83,6 +83,11 @@ class Memory:
         weakref.finalize(every, self._take_back, owner).atexit = False
         return every[:n_bytes].view(dtype).reshape(shape)
 
+    def clear(self) -> None:
+        """Give up what is not in use."""
+        with self._lock:
+            self._idle.clear()
+
     def _idle_for(self, size: int) -> memoryview | None:
         """Take out the smallest that is large enough and not much larger, of these the last."""
         with self._lock:

@@ -326,7 +326,7 @@ class ArrayReader:
 
         def new_chunk(wanted: int) -> NDArray[Any]:
             if plan.keeps_chunks:
-                return np.empty(self.metadata.chunks, dtype=self.dtype)
+                return self._cache.empty(self.metadata.chunks, self.dtype)
             place = places.get(plan.missing[wanted])
             if place is not None:
                 return place

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["CACHE_BYTES", "ChunkCache"]
 
 CACHE_BYTES = 128 * 2**20
 """Default size of the cache of one open slide."""
+
+_MAX_SPARE = 16
+"""Chunks whose memory waits to be used again: new memory costs as much as decoding to it."""
+
+
+def _references_of_one_holder() -> int:
+    """Return what `sys.getrefcount` says of an object that one local variable holds."""
+    alone = object()
+    return sys.getrefcount(alone)
+
+
+_OURS_ALONE = _references_of_one_holder()
 
 
 class ChunkCache:
@@ -22,7 +36,7 @@ class ChunkCache:
     Parameters
     ----------
     max_bytes : int, default: 128 MiB
-        Most bytes of chunks kept; 0 keeps none.
+        Most bytes of chunks kept, beside the memory of 16 chunks to come; 0 keeps none.
 
     Examples
     --------
@@ -42,12 +56,23 @@ class ChunkCache:
     def _start_empty(self) -> None:
         self._lock = threading.Lock()
         self._chunks: OrderedDict[tuple[str, int], NDArray[Any]] = OrderedDict()
+        self._spare: list[NDArray[Any]] = []
         self._bytes = 0
 
     @property
     def n_bytes(self) -> int:
         """Bytes of the chunks kept now."""
         return self._bytes
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array of any content, to be filled and put; of memory that is free, if any."""
+        with self._lock:
+            for number, spare in enumerate(self._spare):
+                if spare.shape == shape and spare.dtype == dtype:
+                    del self._spare[number]
+                    spare.flags.writeable = True
+                    return spare
+        return np.empty(shape, dtype)
 
     def get(self, key: tuple[str, int]) -> NDArray[Any] | None:
         """Return the chunk of an array path and a flat chunk number, or None."""
@@ -69,11 +94,15 @@ class ChunkCache:
             while self._bytes > self.max_bytes:
                 _, dropped = self._chunks.popitem(last=False)
                 self._bytes -= dropped.nbytes
+                # Whoever reads it, or a part of it, holds it; nobody else can get it any more.
+                if sys.getrefcount(dropped) == _OURS_ALONE and len(self._spare) < _MAX_SPARE:
+                    self._spare.append(dropped)
 
     def clear(self) -> None:
         """Let go of every chunk."""
         with self._lock:
             self._chunks.clear()
+            self._spare.clear()
             self._bytes = 0
 
 

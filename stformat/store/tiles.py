@@ -175,13 +175,13 @@ class TileEngine:
         size = max(1, _BATCH_BYTES // window_bytes)
         shape = (min(size, len(order)), self.n_c, grid.source_px, grid.source_px)
         sources = np.empty(shape, dtype=self.dtype)
+        resampled = np.empty((len(sources), *out.shape[1:]), dtype=self.dtype)
         for start in range(0, len(order), size):
             batch = order[start : start + size]
-            source = sources[: len(batch)]
+            source, tiles = sources[: len(batch)], resampled[: len(batch)]
             self._gather(windows[batch], grid.level, fill_value, source, np.arange(len(batch)))
-            out[places[batch]] = kernels.resample_tiles(
-                source, tile_px=grid.tile_px, step=grid.step
-            )
+            kernels.resample_tiles(source, tile_px=grid.tile_px, step=grid.step, out=tiles)
+            out[places[batch]] = tiles
         return out
 
     def _gather(

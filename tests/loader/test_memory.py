@@ -49,7 +49,9 @@ def test_memory_that_is_kept_is_bounded():
     larger = memory.empty((14 * MIB,), np.uint8)
     assert idle_mib(memory) == []  # made room: 8 and 14 are in use
     del arrays, larger
-    assert sum(idle_mib(memory)) <= 24
+    assert 0 < sum(idle_mib(memory)) <= 24
+    memory.clear()
+    assert idle_mib(memory) == []
     assert not idle_mib(pickle.loads(pickle.dumps(memory)))  # noqa: S301 - our own
     assert memory.empty((0, 3), np.int64).shape == (0, 3)
 
@@ -73,6 +75,22 @@ def test_batches_that_are_kept_are_not_written_to(paths, same):
         again.set_epoch(0)
         for one, two in zip(kept, again, strict=True):
             assert same(one, two)
+
+
+def test_a_loader_uses_its_memory_again_and_gives_it_up(paths):
+    loader = TileLoader(paths, tile_px=40, batch_size=32)
+    for _ in loader:
+        pass
+    gc.collect()
+    kept = idle_mib(loader._memory)
+    assert kept
+    addresses = set(loader._memory._idle)
+    for _ in loader:
+        pass
+    gc.collect()
+    assert addresses & set(loader._memory._idle)
+    loader.close()
+    assert idle_mib(loader._memory) == []
 
 
 PEAK = """
