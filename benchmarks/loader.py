@@ -1,10 +1,11 @@
 """The loader beside the tile engine, files in a DataLoader, spatialdata and annbatch.
 
-    uv run --group bench python benchmarks/loader.py [--scale small|full] [--quality] [--data DIR]
+    uv run --group bench python benchmarks/loader.py [--scale small|full] [--only WORD] [--quality]
 
 Makes slides like those of STimage-1K4M from a seed: with `--scale full` 53 slides with 524,520
 rows. Outputs are compared first, then all sides take turns; a peer that cannot run is a row that
-says why. `--quality` measures instead how well batches are mixed, for buffers of several sizes.
+says why. `--quality` measures instead how well batches are mixed, for buffers of several sizes;
+`--data DIR` keeps the slides, for the next run.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side")
+    parser.add_argument("--only", default="", help="works whose names contain this")
     parser.add_argument("--quality", action="store_true", help="measure how well batches mix")
     parser.add_argument("--data", type=Path, help="keep the data here, and find them next time")
     return parser.parse_args()
@@ -95,6 +97,8 @@ def main() -> int:
         print("|---|---|---|---|---|---|---|---|", flush=True)
         statuses = []
         for comparison in COMPARISONS:
+            if arguments.only not in comparison.what:
+                continue
             for row in compare(comparison, corpus, rounds=arguments.rounds):  # type: ignore[arg-type] # any data that its sides take
                 print(_line(row), flush=True)
                 statuses.append(row.status)

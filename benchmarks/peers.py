@@ -4,7 +4,7 @@
 
 Makes slides and matrices from a seed, compares every peer's output with ours, lets all sides of a
 comparison take turns, and writes peers.md and peers.json. A peer that cannot run is a row that
-says why. With --only, rows of other topics stay as an earlier run of the same scale wrote them.
+says why. With --only and --work, other rows stay as an earlier run of the same scale wrote them.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scale", choices=SCALES, default="full")
     parser.add_argument("--only", default=",".join(TOPICS), help=f"of {', '.join(TOPICS)}")
+    parser.add_argument("--work", default="", help="only works whose names end like this")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side")
     parser.add_argument("--data", type=Path, help="keep the data here, and find them next time")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to write to")
@@ -52,11 +53,12 @@ def _report(arguments: argparse.Namespace, folder: Path) -> Report:
     rows: list[Row] = []
     earlier = earlier_rows(arguments.results, data.scale)
     for topic, comparisons in TOPICS.items():
-        if topic not in arguments.only:
-            works = tuple(comparison.what for comparison in comparisons)
-            rows += [row for row in earlier if row.what.startswith(works)]
-            continue
         for comparison in comparisons:
+            what = comparison.what
+            if topic not in arguments.only or not what.endswith(arguments.work):
+                # What a work adds to, such as its memory, has a row after a colon.
+                rows += [row for row in earlier if row.what.partition(": ")[0] == what]
+                continue
             print(f"{time.perf_counter() - start:5.0f} s  {comparison.what}", flush=True)
             measured = compare(comparison, data, rounds=arguments.rounds)
             for row in measured:

@@ -57,8 +57,11 @@ class Scale:
     conversion_px: int
     """Edge of the images that are converted."""
 
-    large_px: tuple[int, int]
-    """Height and width of the large one among them."""
+    large_height: int
+    """Height of the large one among them."""
+
+    large_width: int
+    """Width of the large one."""
 
     n_spots: int
     """Rows of the matrix like Visium's."""
@@ -86,7 +89,8 @@ FULL = Scale(
     name="full",
     image_px=20_000,
     conversion_px=20_000,
-    large_px=(46_371, 36_587),
+    large_height=46_371,
+    large_width=36_587,
     n_spots=4992,
     n_bins=300_000,
     small=5000,
@@ -99,7 +103,8 @@ SMALL = Scale(
     name="small",
     image_px=5000,
     conversion_px=3000,
-    large_px=(6000, 5000),
+    large_height=6000,
+    large_width=5000,
     n_spots=400,
     n_bins=20_000,
     small=1000,
@@ -112,7 +117,8 @@ TINY = Scale(
     name="tiny",
     image_px=1400,
     conversion_px=1100,
-    large_px=(1300, 1200),
+    large_height=1300,
+    large_width=1200,
     n_spots=60,
     n_bins=600,
     small=300,
@@ -206,7 +212,7 @@ class Data:
     def images_to_convert(self) -> dict[str, Path]:
         """One image as three files, and a large one."""
         slide = _slide(self.scale.conversion_px)
-        large_px = self.scale.large_px
+        large_px = self.scale.large_height, self.scale.large_width
         return {
             "JPEG in tiles": self._made(
                 f"jpeg-{self.scale.conversion_px}.tif",

@@ -117,7 +117,7 @@ def markdown(report: Report, surroundings: dict[str, Any]) -> str:
         ),
         (
             f"Image {scale.image_px} px, {scale.conversion_px} px where it is converted, "
-            f"{scale.large_px[0]} x {scale.large_px[1]} px the large one; "
+            f"{scale.large_height} x {scale.large_width} px the large one; "
             f"{scale.n_spots} and {scale.n_bins} rows of counts; {scale.small}, {scale.middle} and "
             f"{scale.large} rows in a small, a middle and a large table. The page cache is warm."
         ),

@@ -76,7 +76,7 @@ class _Matrix:
     indices: Any
     indptr: Any
     totals: Any
-    """Sum of each row over all genes of its table."""
+    """Sum of each row over all genes of its table; None where counts are not normalised."""
 
     target: Any
     """As `GeneMap.target`."""
@@ -117,7 +117,7 @@ class GroupExpression:
         for number, counts in held.items():
             is_here = map_of_row == number
             self._row_in_matrix[is_here] = np.arange(np.count_nonzero(is_here))
-            self._matrices[number] = _matrix(counts, maps[number], xp)
+            self._matrices[number] = _matrix(counts, maps[number], rule, xp)
 
     def dense(self, rows: NDArray[np.int64], empty: Callable[..., Any]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         """Return (n, n_genes) float32 for rows of all blocks in turn, in an array of `empty`."""
@@ -135,6 +135,8 @@ class GroupExpression:
         """Return (n, n_genes) values for rows of all blocks in turn, in any order."""
         from scipy import sparse  # noqa: PLC0415 - see the module's imports
 
+        if len(self._matrices) == 1:
+            return self._sparse_of(next(iter(self._matrices)), rows)
         of_row = self._map_of_row[rows]
         parts: list[sparse.csr_array] = []
         order: list[NDArray[np.int64]] = []
@@ -159,7 +161,7 @@ class GroupExpression:
     def _dense_of(self, number: int, rows: NDArray[np.int64], out: Any = None) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         matrix = self._matrices[number]
         scaled: dict[str, Any] = {}
-        if self._rule.normalize is not None:
+        if matrix.totals is not None:
             target_sum = self._rule.target_sum
             scaled = {"totals": matrix.totals, "target_sum": target_sum, "log1p": True}
         return kernels.densify(
@@ -192,36 +194,36 @@ class GroupExpression:
         return self._as_scipy[number]
 
     def _sparse_of(self, number: int, rows: NDArray[np.int64]) -> sparse.csr_array:
-        from scipy import sparse  # noqa: PLC0415 - see the module's imports
-
         matrix, wanted = self._matrices[number], self._row_in_matrix[rows]
         counts: sparse.csr_array = self._whole(number)[wanted]
-        values = counts.data
-        if self._rule.normalize is not None:
-            values = kernels.normalize_log1p(
-                values,
+        if matrix.totals is not None:
+            counts.data = kernels.normalize_log1p(
+                counts.data,
                 counts.indptr,
                 target_sum=self._rule.target_sum,
                 totals=matrix.totals[wanted],
             )
         if self._maps[number].is_identity:
-            return sparse.csr_array((values, counts.indices, counts.indptr), shape=counts.shape)
-        return _in_columns(values, counts, matrix.target, self._rule.n_genes)
+            return counts
+        return _in_columns(counts, matrix.target, self._rule.n_genes)
 
 
-def _matrix(counts: HeldCounts, genes: GeneMap, xp: Any) -> _Matrix:  # noqa: ANN401 - a module
+def _matrix(counts: HeldCounts, genes: GeneMap, rule: ExpressionRule, xp: Any) -> _Matrix:  # noqa: ANN401 - a module
     indptr = counts.indptr
+    totals = None
+    if rule.normalize is not None:
+        totals = xp.asarray(kernels.row_sums(counts.data, indptr))
     return _Matrix(
         data=xp.asarray(counts.data),
         indices=xp.asarray(counts.indices),
         indptr=xp.asarray(indptr),
-        totals=xp.asarray(kernels.row_sums(counts.data, indptr)),
+        totals=totals,
         target=xp.asarray(genes.target),
     )
 
 
 def _in_columns(
-    values: NDArray[Any], counts: sparse.csr_array, target: NDArray[np.int64], n_genes: int
+    counts: sparse.csr_array, target: NDArray[np.int64], n_genes: int
 ) -> sparse.csr_array:
     """Return rows with each value in the column that its gene goes to, columns ascending."""
     from scipy import sparse  # noqa: PLC0415 - see the module's imports
@@ -231,7 +233,7 @@ def _in_columns(
     kept = np.zeros(len(is_wanted) + 1, np.int64)
     np.cumsum(is_wanted, out=kept[1:])
     moved = sparse.csr_array(
-        (values[is_wanted], columns[is_wanted], kept[counts.indptr]),
+        (counts.data[is_wanted], columns[is_wanted], kept[counts.indptr]),
         shape=(counts.shape[0], n_genes),
     )
     moved.sort_indices()

@@ -11,6 +11,7 @@ __all__ = [
     "EMPTY_MAPPINGS",
     "anndata_attributes",
     "dataframe_attributes",
+    "number_attributes",
     "sparse_attributes",
     "text_attributes",
 ]
@@ -70,3 +71,8 @@ def dataframe_attributes(index: str, columns: list[str]) -> dict[str, Any]:
 def text_attributes() -> dict[str, Any]:
     """Return the attributes of an array of texts, none of them missing."""
     return {"encoding-type": "string-array", "encoding-version": "0.2.0"}
+
+
+def number_attributes() -> dict[str, Any]:
+    """Return the attributes of an array of numbers."""
+    return {"encoding-type": "array", "encoding-version": "0.2.0"}

@@ -112,6 +112,7 @@ def array_document(
     shards: tuple[int, ...],
     codecs: list[dict[str, Any]],
     dimension_names: tuple[str, ...] | None = None,
+    attributes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the zarr.json of a sharded array of numbers.
 
@@ -127,6 +128,8 @@ def array_document(
         Codecs of an inner chunk, from `stformat.metadata.zarr_codecs`.
     dimension_names : tuple of str, optional
         One name a dimension.
+    attributes : mapping, optional
+        Attributes of the array.
 
     Returns
     -------
@@ -150,7 +153,7 @@ def array_document(
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill,
         "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "attributes": {},
+        "attributes": dict(attributes or {}),
         "storage_transformers": [],
     }
     if dimension_names is not None:

@@ -239,7 +239,12 @@ def _write_obs(
     with _element_group(directory) as group:
         _write_barcodes(group, barcodes, order)
         for name, values in columns:
-            _write_element(group, name, values)
+            if isinstance(values, np.ndarray):
+                # As AnnData writes numbers, in a fifth of the time.
+                attributes = anndata_zarr.number_attributes()
+                write_vector(directory / name, values, attributes=attributes)
+            else:
+                _write_element(group, name, values)
             names.append(name)
     write_group(directory, anndata_zarr.dataframe_attributes("barcode", names))
 

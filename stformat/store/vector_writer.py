@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,8 @@ class VectorWriter:
         Elements in an inner chunk and in a shard; `shard` is a multiple of `chunk`.
     codec : VectorCodec
         How inner chunks are coded; by default as zstd frames with a checksum.
+    attributes : mapping, optional
+        Attributes of the array.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class VectorWriter:
         chunk: int = layout.VECTOR_CHUNK,
         shard: int = layout.VECTOR_SHARD,
         codec: VectorCodec = ZSTD,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         if shard % chunk:
             raise ValueError(f"shard must be a multiple of chunk, got {shard} and {chunk}")
@@ -83,6 +86,7 @@ class VectorWriter:
         self._dtype = np.dtype(dtype)
         self._chunk, self._shard = chunk, shard
         self._codec = codec
+        self._attributes = attributes
         self._length = 0
         self._n_chunks = 0
         self._pending: list[NDArray[Any]] = []
@@ -153,6 +157,7 @@ class VectorWriter:
                 chunks=(chunk,),
                 shards=(shard,),
                 codecs=self._codec.codecs(self._dtype),
+                attributes=self._attributes,
             ),
         )
 
@@ -176,7 +181,9 @@ class VectorWriter:
                     self._open = None
 
 
-def write_vector(directory: Path, values: NDArray[Any]) -> None:
+def write_vector(
+    directory: Path, values: NDArray[Any], *, attributes: Mapping[str, Any] | None = None
+) -> None:
     """Write a 1-D array of numbers that is wholly in memory.
 
     Parameters
@@ -185,12 +192,14 @@ def write_vector(directory: Path, values: NDArray[Any]) -> None:
         Folder of the array.
     values : (n,) ndarray
         The array.
+    attributes : mapping, optional
+        Its attributes.
 
     Raises
     ------
     StoreWriteError
         If the file system refuses.
     """
-    with closing(VectorWriter(directory, values.dtype)) as writer:
+    with closing(VectorWriter(directory, values.dtype, attributes=attributes)) as writer:
         writer.append(values)
         writer.finish()
