@@ -26,7 +26,7 @@ def finished(directory):
 def identities(directory):
     """Tell files that were kept from those that were written again."""
     return {
-        path.relative_to(directory).as_posix(): path.stat().st_ino
+        path.relative_to(directory).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in directory.rglob("*")
         if path.is_file()
     }
