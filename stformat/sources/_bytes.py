@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
@@ -105,20 +106,13 @@ def in_order(sources: Iterable[SourceFile]) -> tuple[SourceFile, ...]:
     >>> [source.name for source in in_order([*files, files[0]])]
     ['a', 'b']
     """
-    by_name: dict[str, list[SourceFile]] = {}
-    for source in sources:
-        same_name = by_name.setdefault(source.name, [])
-        if not any(source is one for one in same_name):
-            same_name.append(source)
-    return tuple(
-        source
-        for name in sorted(by_name)
-        for source in (
-            by_name[name]
-            if len(by_name[name]) == 1
-            else sorted(by_name[name], key=lambda one: one.sha256)
-        )
-    )
+    unique = list(dict.fromkeys(sources))
+    n_of_name = Counter(source.name for source in unique)
+
+    def key(source: SourceFile) -> tuple[str, str]:
+        return source.name, source.sha256 if n_of_name[source.name] > 1 else ""
+
+    return tuple(sorted(unique, key=key))
 
 
 def source_directory(path: Path, parts: Iterable[str]) -> SourceFile:
