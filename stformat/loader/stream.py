@@ -7,12 +7,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
+from itertools import chain, islice
+from typing import Any
 
 from stformat.kernels._pool import read_ahead
 from stformat.loader.group import Batch, Group, Output
 
 __all__ = ["stream_batches"]
+
+_AT_ONCE_BYTES = 8 * 2**20
+"""Small batches are handed on so many bytes at a time: to wake a thread takes as long as to make
+one."""
 
 type IsStopped = Callable[[], bool]
 
@@ -52,27 +57,44 @@ def stream_batches(
         What `read` raises, after every batch before has been yielded.
     """
     if n_readers == 0:
-        yield from _batches((read(number, _never) for number in groups), output, first_batch)
+        in_turn = (read(number, _never) for number in groups)
+        yield from chain.from_iterable(_batches(in_turn, output, first_batch))
         return
     stop = threading.Event()
     ahead = _groups_ahead(groups, lambda number: read(number, stop.is_set), n_readers)
     with closing(read_ahead(_batches(ahead, output, first_batch))) as batches:
         try:
             # No `yield from`: whoever ends the loop early must set `stop` first of all.
-            for batch in batches:  # noqa: UP028 - for the reason above
-                yield batch
+            for some in batches:
+                while some:
+                    yield some.popleft()
         finally:
             stop.set()
 
 
-def _batches(groups: Generator[Group], output: Output, first_batch: int) -> Generator[Batch]:
+def _batches(groups: Generator[Group], output: Output, first_batch: int) -> Generator[deque[Batch]]:
+    """Yield some batches of one group at a time."""
     with closing(groups):
         for group in groups:
             first = max(0, first_batch - group.plan.first_batch)
+            some: deque[Batch] = deque()
+            n_bytes = 0
             for number in range(first, group.plan.n_batches):
-                yield group.batch(number, output)
+                some.append(group.batch(number, output))
+                n_bytes += sum(map(_n_bytes, some[-1].values()))
+                if n_bytes >= _AT_ONCE_BYTES:
+                    yield some
+                    some, n_bytes = deque(), 0
+            if some:
+                yield some
             # Else this group stays in memory while the next is waited for.
             del group
+
+
+def _n_bytes(value: Any) -> int:  # noqa: ANN401 - an array, a matrix or a number
+    """Return what a value of a batch takes in memory."""
+    parts = (value.data, value.indices, value.indptr) if hasattr(value, "indptr") else (value,)
+    return sum(getattr(part, "nbytes", 0) for part in parts)
 
 
 def _groups_ahead(
