@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from stformat.kernels._counts import densify, normalize_log1p, normalize_log1p_inplace, row_sums
 from stformat.kernels._floats import tiles_to_float
-from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
+from stformat.kernels._images import (
+    downsample_2x2,
+    gather_tiles,
+    gather_windows,
+    resample_tiles,
+    scatter_chunk,
+)
 from stformat.kernels._lzw import codes_after_clear_are_bytes
 from stformat.kernels._moments import GeneMoments, gene_moments
 from stformat.kernels._pooling import pool_bins
@@ -26,6 +32,7 @@ __all__ = [
     "densify",
     "downsample_2x2",
     "gather_tiles",
+    "gather_windows",
     "gene_moments",
     "normalize_log1p",
     "normalize_log1p_inplace",

@@ -123,6 +123,19 @@ class CudaTwins:
         )
         return -1
 
+    def gather_windows(
+        self, pixels: Array, starts: Array, strides: Array, places: Array, out: Array
+    ) -> None:
+        """See `_reference.gather_windows`."""
+        _, n_c, tile_px, _ = out.shape
+        self._over_planes(
+            "tiles",
+            f"gather_windows_{pixels.dtype}",
+            len(starts) * n_c,
+            _vectors(tile_px, tile_px, pixels.dtype),
+            (pixels, starts, strides, places, np.uint32(n_c), np.uint32(tile_px), out),
+        )
+
     def downsample_2x2(self, image: Array, start: int, stop: int, out: Array) -> None:
         """Fill all rows of `out`: there is one block of them."""
         del start, stop

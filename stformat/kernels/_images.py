@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 
 from stformat.kernels._arguments import contiguous, read_only, result, twins_for
 
-__all__ = ["downsample_2x2", "gather_tiles", "resample_tiles", "scatter_chunk"]
+__all__ = [
+    "downsample_2x2",
+    "gather_tiles",
+    "gather_windows",
+    "resample_tiles",
+    "scatter_chunk",
+]
 
 SAMPLES = (np.uint8, np.uint16)
 UNIT_STEP = 65536
@@ -87,6 +93,76 @@ def gather_tiles[T: np.unsignedinteger[Any]](
     return tiles
 
 
+def gather_windows[T: np.unsignedinteger[Any]](
+    pixels: NDArray[T],
+    starts: NDArray[np.int64],
+    strides: NDArray[np.int64],
+    places: NDArray[np.int64],
+    out: NDArray[T],
+) -> None:
+    """Cut square tiles out of several images that share one array, in one call.
+
+    Parameters
+    ----------
+    pixels : (m,) ndarray of uint8 or uint16
+        C-contiguous: any number of images ``(c, y, x)`` one behind the other, whatever their sizes.
+    starts : (n,) ndarray of int64
+        Where the first pixel of each window is in `pixels`.
+    strides : (n, 2) ndarray of int64
+        Columns ``(channel, row)``: how many pixels lie between one channel of a window and the
+        next, and between one row and the next. Not negative.
+    places : (n,) ndarray of int64
+        Tile of `out` that each window fills, each once.
+    out : (k, n_c, tile_px, tile_px) ndarray
+        C-contiguous tiles, of the type of `pixels` and apart from it in memory. Others than those
+        that are named are left as they are.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array of the type named above.
+    ValueError
+        If a shape is not as above, a window does not lie within `pixels`, or `places` names a tile
+        that `out` lacks; nothing is written.
+
+    Examples
+    --------
+    An image of 2 x 2 pixels, and behind it one of 2 x 3, of which a window begins at column 1:
+
+    >>> import numpy as np
+    >>> pixels = np.arange(10, dtype=np.uint8)
+    >>> tiles = np.zeros((2, 1, 2, 2), np.uint8)
+    >>> strides = np.array([[4, 2], [6, 3]])
+    >>> gather_windows(pixels, np.array([0, 5]), strides, np.array([1, 0]), tiles)
+    >>> tiles[:, 0].tolist()
+    [[[5, 6], [8, 9]], [[0, 1], [2, 3]]]
+    """
+    twins = twins_for(pixels=pixels, starts=starts, strides=strides, places=places, out=out)
+    pixels = contiguous(read_only("pixels", pixels, n_dims=1, dtypes=SAMPLES))
+    starts = contiguous(read_only("starts", starts, n_dims=1, dtypes=(np.int64,)))
+    strides = contiguous(read_only("strides", strides, n_dims=2, dtypes=(np.int64,)))
+    places = contiguous(read_only("places", places, n_dims=1, dtypes=(np.int64,)))
+    n = len(starts)
+    if strides.shape != (n, 2) or places.shape != (n,):
+        raise ValueError(
+            f"strides and places must have shapes ({n}, 2) and ({n},), as many as starts, got "
+            f"{strides.shape} and {places.shape}"
+        )
+    _check_tiles(out)
+    result(out, out.shape, pixels.dtype, twins.xp)
+    _check_spans(starts, strides, len(pixels), out)
+    is_place = (places >= 0) & (places < len(out))
+    if not is_place.all():
+        at = int(is_place.argmin())
+        raise ValueError(f"places must name one of {len(out)} tiles, got {places[at]} at {at}")
+
+    def block(start: int, stop: int) -> None:
+        some = slice(start, stop)
+        twins.gather_windows(pixels, starts[some], strides[some], places[some], out)
+
+    twins.run_blocks(block, n, block=_tiles_in_block(out))
+
+
 def scatter_chunk[T: np.unsignedinteger[Any]](  # noqa: PLR0917 - where, what, whereto: one call a chunk
     chunk: NDArray[T],
     top: int,
@@ -143,8 +219,7 @@ def scatter_chunk[T: np.unsignedinteger[Any]](  # noqa: PLR0917 - where, what, w
         raise ValueError(f"which must name a tile a window, {len(windows)}, got {len(which)}")
     if min(top, left) < 0:
         raise ValueError(f"top and left must be at least 0, got {top} and {left}")
-    if out.ndim != 4 or out.shape[2] != out.shape[3]:
-        raise ValueError(f"out must have shape (n, c, tile_px, tile_px), got {out.shape}")
+    _check_tiles(out)
     result(out, (len(out), chunk.shape[0], *out.shape[2:]), chunk.dtype, twins.xp)
     position = twins.scatter_chunk(chunk, top, left, windows, which, out)
     if position >= 0:
@@ -280,6 +355,29 @@ def _windows(windows: NDArray[np.int64]) -> NDArray[np.int64]:
             f"windows must have shape (n, 2) with columns (left, top), got {windows.shape}"
         )
     return contiguous(windows)
+
+
+def _check_tiles(out: NDArray[Any]) -> None:
+    if out.ndim != 4 or out.shape[2] != out.shape[3]:
+        raise ValueError(f"out must have shape (n, c, tile_px, tile_px), got {out.shape}")
+
+
+def _check_spans(
+    starts: NDArray[np.int64], strides: NDArray[np.int64], n_pixels: int, out: NDArray[Any]
+) -> None:
+    """Check that windows lie within so many pixels."""
+    _, n_c, tile_px, _ = out.shape
+    # Each held against the length beside their sum, which may leave its type.
+    is_inside = (starts >= 0) & (starts <= n_pixels)
+    is_inside &= ((strides >= 0) & (strides <= n_pixels)).all(axis=1)
+    last = starts + (n_c - 1) * strides[:, 0] + (tile_px - 1) * strides[:, 1]
+    is_inside &= last <= n_pixels - tile_px
+    if not is_inside.all():
+        at = int(is_inside.argmin())
+        raise ValueError(
+            f"windows must lie within {n_pixels} pixels, got start {starts[at]} and strides "
+            f"{strides[at].tolist()} at {at}"
+        )
 
 
 def _tiles_in_block(tiles: NDArray[Any]) -> int:

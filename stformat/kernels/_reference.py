@@ -22,6 +22,7 @@ __all__ = [
     "densify_log1p",
     "downsample_2x2",
     "gather_tiles",
+    "gather_windows",
     "normalize_log1p",
     "parse_count_rows",
     "pool_bins",
@@ -64,6 +65,18 @@ def scatter_chunk(  # noqa: PLR0917 - called by position, as its twin
                 y, x = row - window_top, col - window_left
                 if 0 <= y < tile_px and 0 <= x < tile_px:
                     out[tile, :, y, x] = chunk[:, row - top, col - left]
+
+
+def gather_windows(pixels: Array, starts: Array, strides: Array, places: Array, out: Array) -> None:
+    """Copy windows of images that lie one behind the other to their places."""
+    _, n_c, tile_px, _ = out.shape
+    for start, (of_channel, of_row), place in zip(
+        starts.tolist(), strides.tolist(), places.tolist(), strict=True
+    ):
+        for c in range(n_c):
+            for row in range(tile_px):
+                first = start + c * of_channel + row * of_row
+                out[place, c, row] = pixels[first : first + tile_px]
 
 
 def downsample_2x2(image: Array, out: Array) -> None:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 
 from stformat.kernels._counts import densify, normalize_log1p, normalize_log1p_inplace, row_sums
 from stformat.kernels._floats import tiles_to_float
-from stformat.kernels._images import downsample_2x2, gather_tiles, resample_tiles, scatter_chunk
+from stformat.kernels._images import (
+    downsample_2x2,
+    gather_tiles,
+    gather_windows,
+    resample_tiles,
+    scatter_chunk,
+)
 from stformat.kernels._lzw import codes_after_clear_are_bytes
 from stformat.kernels._moments import gene_moments
 from stformat.kernels._pooling import pool_bins
@@ -86,6 +92,11 @@ def _calls() -> Iterator[tuple[str, tuple[type[np.generic], ...], _Call]]:
     window = np.zeros((1, 2), np.int64)
     first = np.zeros(1, np.int64)
     yield "gather_tiles", SAMPLES, lambda t: gather_tiles(_pixels(t)[0], window, 2)
+    yield (
+        "gather_windows",
+        SAMPLES,
+        lambda t: gather_windows(_pixels(t).reshape(-1), first, window, first, _pixels(t)),
+    )
     yield (
         "scatter_chunk",
         SAMPLES,

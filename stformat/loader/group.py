@@ -13,15 +13,13 @@ from stformat import kernels
 from stformat.kernels._pool import map_chunks
 from stformat.loader.augment import Augmentation, Changes
 from stformat.loader.expression import ExpressionRule, GroupExpression
-from stformat.loader.group_pixels import GroupPixels, PartPixels, PlacedTiles
+from stformat.loader.group_pixels import GroupPixels, HeldPixels, PlacedTiles
 from stformat.loader.held_counts import HeldCounts
 from stformat.loader.inventory import Inventory
 from stformat.loader.memory import Memory
-from stformat.loader.pixels import TileRule
 from stformat.loader.plan import EpochPlan, GroupPlan
 from stformat.loader.shelf import SlideShelf
 from stformat.store.counts import CountsReader
-from stformat.store.reader import Slide
 
 __all__ = ["Batch", "Draws", "Group", "GroupReader", "Output", "StoppedError"]
 
@@ -199,7 +197,8 @@ class GroupReader:
             with self.shelf.lend(slide) as opened:
                 xy[here] = opened.centers_px(distinct)[which]
                 if pixels is not None:
-                    self._read_pixels(pixels, opened, rules[slide], rows, here)
+                    self._go_on()
+                    pixels.add(opened, rules[slide], here, rows.row[here])
                 if self.output.expression is not None:
                     self._go_on()
                     number = int(self.inventory.map_of_slide[slide])
@@ -217,20 +216,6 @@ class GroupReader:
             expression=self._expression(held, held_maps),
             held_row=held_row,
         )
-
-    def _read_pixels(
-        self,
-        pixels: GroupPixels,
-        slide: Slide,
-        rule: TileRule,
-        rows: _Rows,
-        here: NDArray[np.int64],
-    ) -> None:
-        """Read what tiles need of the parts that rows `here`, all those of a slide, belong to."""
-        for part in np.unique(rows.part[here]).tolist():
-            self._go_on()
-            of_part = np.flatnonzero(rows.part == part)
-            pixels.add(slide, rule, part, of_part, rows.row[of_part])
 
     def _rows(self, plan: GroupPlan) -> _Rows:
         parts = plan.parts
@@ -259,9 +244,9 @@ class GroupReader:
         if not self.inventory.tiles:
             return None
         rule, memory, xp = self.inventory.tiles[0], self.output.memory, self.output.xp
-        has_regions = any(self.inventory.has_regions[part.slide] for part in plan.parts)
-        if has_regions or xp is not np:
-            return PartPixels(rows.part, rule, memory, self.output.empty, xp)
+        uses_regions = any(self.inventory.tiles[part.slide].uses_regions for part in plan.parts)
+        if uses_regions or xp is not np:
+            return HeldPixels(rows.part, rule, memory, self.output.empty, xp)
         return PlacedTiles(plan.order, rule, memory)
 
     def _new_counts(self, counts: CountsReader, number: int, rows: _Rows) -> HeldCounts:

@@ -7,19 +7,33 @@ the group, and the tiles of a batch are cut when it is made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.coords import tile_windows
-from stformat.kernels._pool import map_chunks
+from stformat import kernels
+from stformat.coords import TileGrid, tile_windows
 from stformat.loader.memory import Memory
-from stformat.loader.pixels import HeldPixels, TileRule, engine_of, hold_pixels
+from stformat.loader.pixels import Held, TileRule, choose_held, engine_of
 from stformat.store.reader import Slide
+from stformat.store.regions import read_regions
 
-__all__ = ["GroupPixels", "PartPixels", "PlacedTiles"]
+__all__ = ["GroupPixels", "HeldPixels", "PlacedTiles"]
+
+_SHARED_BYTES = 32 * 2**20
+"""What arrays hold that several slides share: a batch is cut from few arrays at once."""
+
+_LEAST_IN_SHARED = 8
+"""Slides that share an array, at least: what takes more of it stands alone, so that little room is
+left over anywhere."""
+
+_LEAST_IN_BUFFER = 16
+"""Shared arrays that the memory of a loader has room for, at least."""
+
+_IS_TILE = -1
 
 
 class PlacedTiles:
@@ -42,12 +56,7 @@ class PlacedTiles:
         self._place[order] = np.arange(len(order))
 
     def add(
-        self,
-        slide: Slide,
-        rule: TileRule,
-        _part: int,
-        numbers: NDArray[np.int64],
-        rows: NDArray[np.int64],
+        self, slide: Slide, rule: TileRule, numbers: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> None:
         """Read the tiles of rows of a slide; `numbers` are their places among the group's rows.
 
@@ -69,8 +78,8 @@ class PlacedTiles:
         return self._tiles[first : first + len(chosen)]
 
 
-class PartPixels:
-    """Pixels of the parts of a group.
+class HeldPixels:
+    """Tiles and regions that tiles are cut from, one behind the other in a few arrays.
 
     Parameters
     ----------
@@ -83,7 +92,7 @@ class PartPixels:
     empty : callable
         Makes the array of a batch, of a shape and a type.
     xp : module
-        NumPy or CuPy: where pixels are held.
+        NumPy or CuPy: where tiles are cut. Each array is copied there when it is first needed.
     """
 
     def __init__(
@@ -99,34 +108,129 @@ class PartPixels:
         self._memory = memory
         self._empty = empty
         self._xp = xp
-        self._tile = np.zeros_like(part)
-        self._held: dict[int, HeldPixels] = {}
+        self._arrays: list[Any] = []
+        self._shared = 0
+        self._n_free = 0
+        self._array = np.zeros_like(part)
+        self._start = np.zeros_like(part)
+        self._strides = np.zeros((len(part), 2), np.int64)
+        # What the windows of rows are resampled by; those of others are tiles already.
+        self._grids: list[TileGrid] = []
+        self._grid = np.full_like(part, _IS_TILE)
 
     def add(
-        self,
-        slide: Slide,
-        rule: TileRule,
-        part: int,
-        numbers: NDArray[np.int64],
-        rows: NDArray[np.int64],
+        self, slide: Slide, rule: TileRule, numbers: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> None:
-        """Read what the tiles of a part need, as `PlacedTiles.add` does."""
-        distinct, self._tile[numbers] = np.unique(rows, return_inverse=True)
-        self._held[part] = hold_pixels(slide, distinct, rule, memory=self._memory, xp=self._xp)
+        """Read what the tiles of rows of a slide need, as `PlacedTiles.add` does."""
+        windows = tile_windows(slide.centers_px(rows), rule.grid)
+        held = choose_held(windows, rows, self._part[numbers], rule)
+        if held.regions:
+            self._add_regions(slide, rule, windows, numbers, held)
+        here = held.of_tiles
+        if len(here):
+            self._add_tiles(slide, rule, windows[here], numbers[here], rows[here])
 
     def batch(self, _first: int, chosen: NDArray[np.int64]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         """Cut the tiles of a batch: those of some rows of the group."""
-        edge = self._rule.grid.tile_px
-        tiles = self._empty((len(chosen), self._rule.n_c, edge, edge), self._rule.dtype)
-        of_part = self._part[chosen]
-
-        def cut(part: int) -> None:
-            places = np.flatnonzero(of_part == part)
-            self._held[part].cut(self._tile[chosen[places]], places, tiles)
-
-        # A GPU divides the work itself.
-        map_chunks(cut, np.unique(of_part).tolist(), n_threads=None if self._xp is np else 1)
+        rule = self._rule
+        tiles = self._empty((len(chosen), rule.n_c, *2 * (rule.grid.tile_px,)), rule.dtype)
+        of_row = self._grid[chosen]
+        for number in np.unique(of_row).tolist():
+            here = np.flatnonzero(of_row == number)
+            if number == _IS_TILE:
+                self._gather(chosen[here], here, tiles)
+                continue
+            grid = self._grids[number]
+            sources = self._empty((len(here), rule.n_c, *2 * (grid.source_px,)), rule.dtype)
+            self._gather(chosen[here], np.arange(len(here)), sources)
+            resampled = kernels.resample_tiles(sources, tile_px=grid.tile_px, step=grid.step)
+            tiles[self._xp.asarray(here)] = resampled
         return tiles
 
+    def _add_tiles(
+        self,
+        slide: Slide,
+        rule: TileRule,
+        windows: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> None:
+        _, first, which = np.unique(rows, return_index=True, return_inverse=True)
+        edge = rule.grid.tile_px
+        shape = len(first), rule.n_c, edge, edge
+        number, start, samples = self._allocate(math.prod(shape))
+        engine_of(slide, rule).cut(
+            windows[first], rule.grid, fill_value=rule.fill_value, out=samples.reshape(shape)
+        )
+        self._array[numbers] = number
+        self._start[numbers] = start + which * math.prod(shape[1:])
+        self._strides[numbers] = edge**2, edge
 
-type GroupPixels = PlacedTiles | PartPixels
+    def _add_regions(
+        self,
+        slide: Slide,
+        rule: TileRule,
+        windows: NDArray[np.int64],
+        numbers: NDArray[np.int64],
+        held: Held,
+    ) -> None:
+        sizes = [region.height * region.width for region, _ in held.regions]
+        array, start, samples = self._allocate(sum(sizes) * rule.n_c)
+        corners: list[tuple[int, int]] = []
+        pixels: list[NDArray[Any]] = []
+        for (region, here), size in zip(held.regions, sizes, strict=True):
+            begins = sum(each.size for each in pixels)
+            shape = rule.n_c, region.height, region.width
+            pixels.append(samples[begins : begins + math.prod(shape)].reshape(shape))
+            corners.append((region.top, region.left))
+            left, top = windows[here].T - np.array([[region.left], [region.top]])
+            self._start[numbers[here]] = start + begins + top * region.width + left
+            self._strides[numbers[here]] = size, region.width
+            self._array[numbers[here]] = array
+            if not rule.grid.is_copy:
+                self._grid[numbers[here]] = self._number_of(rule.grid)
+        level = slide.opened.uncached_engine.level(rule.grid.level)
+        read_regions(level, corners, pixels, background=rule.fill_value)
+
+    def _number_of(self, grid: TileGrid) -> int:
+        if grid not in self._grids:
+            self._grids.append(grid)
+        return self._grids.index(grid)
+
+    def _allocate(self, n: int) -> tuple[int, int, NDArray[Any]]:
+        """Return room for samples: the number of its array, its beginning there, and itself."""
+        dtype = self._rule.dtype
+        if n * dtype.itemsize > _SHARED_BYTES // _LEAST_IN_SHARED:
+            self._arrays.append(self._memory.empty((n,), dtype))
+            return len(self._arrays) - 1, 0, self._arrays[-1]
+        if n > self._n_free:
+            n_bytes = min(_SHARED_BYTES, self._memory.max_bytes // _LEAST_IN_BUFFER)
+            self._n_free = max(n, n_bytes // dtype.itemsize)
+            self._shared = len(self._arrays)
+            self._arrays.append(self._memory.empty((self._n_free,), dtype))
+        array = self._arrays[self._shared]
+        start = len(array) - self._n_free
+        self._n_free -= n
+        return self._shared, start, array[start : start + n]
+
+    def _gather(
+        self,
+        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
+        out: Any,  # noqa: ANN401 - of NumPy or CuPy
+    ) -> None:
+        """Cut windows of rows of the group to their places."""
+        of_row, xp = self._array[rows], self._xp
+        for number in np.unique(of_row).tolist():
+            here = np.flatnonzero(of_row == number)
+            self._arrays[number] = xp.asarray(self._arrays[number])
+            kernels.gather_windows(
+                self._arrays[number],
+                xp.asarray(self._start[rows[here]]),
+                xp.asarray(self._strides[rows[here]]),
+                xp.asarray(places[here]),
+                out,
+            )
+
+
+type GroupPixels = PlacedTiles | HeldPixels

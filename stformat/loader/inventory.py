@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,7 +62,6 @@ class _Item:
     row_nnz: float
     bounds: NDArray[np.int64]
     n_bytes: NDArray[np.int64]
-    has_regions: bool
 
 
 # No slots: `blocks` is made once and kept.
@@ -98,9 +98,6 @@ class Inventory:
 
     n_bytes: tuple[NDArray[np.int64], ...]
     """What each takes in memory."""
-
-    has_regions: tuple[bool, ...]
-    """Whether there are blocks of a slide whose tiles overlap so much that regions are held."""
 
     def rows_at(self, slide: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the table at places among those that are loaded."""
@@ -171,7 +168,6 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
         row_nnz=tuple(item.row_nnz for item in items),
         bounds=tuple(item.bounds for item in items),
         n_bytes=tuple(item.n_bytes for item in items),
-        has_regions=tuple(item.has_regions for item in items),
     )
 
 
@@ -198,6 +194,9 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
         return np.maximum(n_bytes(n, extent_px), n * wanted.block_bytes // _ROWS_OF_BLOCK)
 
     bounds = cut_blocks(xy, n_bytes_or_rows, block_bytes=wanted.block_bytes)
+    if tiles is not None:
+        uses_regions = bool(map_runs(tiles.held_bytes, xy, bounds)[1].any())
+        tiles = dataclasses.replace(tiles, uses_regions=uses_regions)
     return _Item(
         slide_id=slide.slide_id,
         rows=rows,
@@ -210,7 +209,6 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
         row_nnz=row_nnz,
         bounds=bounds,
         n_bytes=map_runs(n_bytes, xy, bounds),
-        has_regions=tiles is not None and bool(map_runs(tiles.held_bytes, xy, bounds)[1].any()),
     )
 
 

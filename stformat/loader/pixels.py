@@ -1,4 +1,4 @@
-"""Pixels of a group in memory, and the tiles of a batch cut from them.
+"""How tiles lie on a slide, and how their pixels are held in memory.
 
 Where tiles overlap, as those of Visium HD's bins do, the part of the level that they lie in is held
 and every tile is cut when its batch is made; where they lie apart the tiles themselves are.
@@ -12,13 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat import kernels
-from stformat.coords import TileGrid, grid_for_mpp, tile_windows
-from stformat.loader.memory import Memory
+from stformat.coords import TileGrid, grid_for_mpp
 from stformat.store.reader import Slide
 from stformat.store.tiles import TileEngine
 
-__all__ = ["HeldPixels", "HeldRegion", "HeldTiles", "TileRule", "engine_of", "hold_pixels"]
+__all__ = ["Held", "Region", "TileRule", "choose_held", "engine_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +37,9 @@ class TileRule:
 
     fill_value: int
     """Sample value outside the image."""
+
+    uses_regions: bool = False
+    """Whether parts of the level are held rather than tiles, where they take less memory."""
 
     @classmethod
     def of(cls, slide: Slide, tile_px: int, mpp: float | None) -> TileRule:
@@ -80,30 +81,13 @@ class TileRule:
         edges = np.ceil(extent_px / 2**self.grid.level).astype(np.int64) + self.grid.source_px + 1
         of_regions = edges.prod(axis=1) * self.sample_bytes
         of_tiles = n_rows * (self.sample_bytes * self.grid.tile_px**2)
-        # Tiles are copied to a batch faster than they are cut: a region must be worth it.
-        is_region = 2 * of_regions < of_tiles
+        is_region = _is_region_better(of_regions, of_tiles)
         return np.where(is_region, of_regions, of_tiles), is_region
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HeldTiles:
-    """Tiles as they are."""
-
-    tiles: Any
-    """(n, c, y, x) array, of NumPy or of CuPy."""
-
-    def cut(self, which: NDArray[np.int64], places: NDArray[np.int64], out: Any) -> None:  # noqa: ANN401 - of NumPy or CuPy
-        """Copy tiles `which` to `places` of `out`."""
-        for source, target in zip(which.tolist(), places.tolist(), strict=True):
-            out[target] = self.tiles[source]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HeldRegion:
-    """A part of a level, with the windows of tiles."""
-
-    pixels: Any
-    """(c, y, x) array, of NumPy or of CuPy."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A rectangle of a level that holds all windows of some tiles; it may overhang the level."""
 
     top: int
     """First row of the level that it has."""
@@ -111,99 +95,64 @@ class HeldRegion:
     left: int
     """First column."""
 
-    windows: NDArray[np.int64]
-    """(n, 2) windows, columns ``(left, top)`` in pixels of the level."""
+    height: int
+    """Number of rows."""
 
-    is_whole: NDArray[np.bool_]
-    """(n,) whether a window lies inside the level."""
-
-    rule: TileRule
-    """How tiles lie on the slide."""
-
-    def cut(self, which: NDArray[np.int64], places: NDArray[np.int64], out: Any) -> None:  # noqa: ANN401 - of NumPy or CuPy
-        """Cut tiles `which` into `places` of `out`."""
-        if self.rule.grid.is_copy:
-            self._copy(which, places, out)
-            return
-        grid = self.rule.grid
-        xp = _module_of(out)
-        shape = (len(which), self.rule.n_c, grid.source_px, grid.source_px)
-        source = xp.empty(shape, out.dtype)
-        self._copy(which, np.arange(len(which)), source)
-        tiles = kernels.resample_tiles(source, tile_px=grid.tile_px, step=grid.step)
-        out[xp.asarray(places)] = tiles
-
-    def _copy(self, which: NDArray[np.int64], places: NDArray[np.int64], out: Any) -> None:  # noqa: ANN401 - of NumPy or CuPy
-        xp = _module_of(out)
-        is_cut_off = ~self.is_whole[which]
-        if is_cut_off.any():
-            out[xp.asarray(places[is_cut_off])] = self.rule.fill_value
-        windows, targets = xp.asarray(self.windows[which]), xp.asarray(places)
-        kernels.scatter_chunk(self.pixels, self.top, self.left, windows, targets, out)
+    width: int
+    """Number of columns."""
 
 
-type HeldPixels = HeldTiles | HeldRegion
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Held:
+    """How the pixels of some rows of a slide are held."""
+
+    regions: tuple[tuple[Region, NDArray[np.int64]], ...]
+    """Regions, each with the rows, as places among those asked for, whose tiles it holds."""
+
+    of_tiles: NDArray[np.int64]
+    """(n,) the others: rows whose tiles are held as they are."""
 
 
-def hold_pixels(
-    slide: Slide,
-    rows: NDArray[np.int64],
-    rule: TileRule,
-    *,
-    memory: Memory,
-    xp: Any = np,  # noqa: ANN401 - a module
-) -> HeldPixels:
-    """Read what the tiles of some rows need, each chunk once.
+def choose_held(
+    windows: NDArray[np.int64], row: NDArray[np.int64], part: NDArray[np.int64], rule: TileRule
+) -> Held:
+    """Choose for each part of a group whether a region is held or tiles are.
 
     Parameters
     ----------
-    slide : Slide
-        The slide.
-    rows : (n,) ndarray of int64
-        Rows of its table, neighbours of one another.
+    windows : (n, 2) ndarray of int64
+        Windows of rows of a slide, columns ``(left, top)`` in pixels of the level.
+    row : (n,) ndarray of int64
+        The row of each window; a row that comes twice takes memory once.
+    part : (n,) ndarray of int64
+        The part that each row belongs to.
     rule : TileRule
-        How tiles lie on it.
-    memory : Memory
-        Where tiles are read to.
-    xp : module, default: numpy
-        NumPy or CuPy: where the pixels are held.
+        How tiles lie on the slide.
 
     Returns
     -------
-    HeldTiles or HeldRegion
-        A region where it takes less than half the memory of tiles.
-
-    Raises
-    ------
-    CorruptStoreError
-        If a chunk is missing or damaged.
+    Held
+        Every row once.
     """
-    centers = slide.centers_px(rows)
-    extent = np.ptp(centers, axis=0)[np.newaxis]
-    if not rule.held_bytes(np.array([len(rows)]), extent)[1].any():
-        edge = rule.grid.tile_px
-        tiles = engine_of(slide, rule).cut(
-            tile_windows(centers, rule.grid),
-            rule.grid,
-            fill_value=rule.fill_value,
-            out=memory.empty((len(rows), rule.n_c, edge, edge), rule.dtype),
-        )
-        return HeldTiles(tiles=xp.asarray(tiles))
-    windows = tile_windows(centers, rule.grid)
-    engine, level = slide.opened.uncached_engine, rule.grid.level
-    size = np.array(engine.level_shape(level)[::-1])
-    # Windows beside the image need a pixel of it all the same, for a region is never empty.
-    low = np.clip(windows.min(axis=0), 0, size - 1)
-    high = np.clip(windows.max(axis=0) + rule.grid.source_px, low + 1, size)
-    (left, top), (width, height) = low.tolist(), (high - low).tolist()
-    return HeldRegion(
-        pixels=xp.asarray(engine.read_region(level, top, left, height, width)),
-        top=top,
-        left=left,
-        windows=windows,
-        is_whole=((windows >= 0) & (windows + rule.grid.source_px <= size)).all(axis=1),
-        rule=rule,
-    )
+    if not rule.uses_regions:
+        return Held(regions=(), of_tiles=np.arange(len(windows)))
+    regions, of_tiles = [], [np.zeros(0, np.int64)]
+    for number in np.unique(part).tolist():
+        here = np.flatnonzero(part == number)
+        left, top = windows[here].min(axis=0).tolist()
+        right, bottom = (windows[here].max(axis=0) + rule.grid.source_px).tolist()
+        region = Region(top=top, left=left, height=bottom - top, width=right - left)
+        n_pixels = len(np.unique(row[here])) * rule.grid.tile_px**2
+        if _is_region_better(region.height * region.width, n_pixels):
+            regions.append((region, here))
+        else:
+            of_tiles.append(here)
+    return Held(regions=tuple(regions), of_tiles=np.concatenate(of_tiles))
+
+
+def _is_region_better[T: (int, NDArray[np.int64])](of_region: T, of_tiles: T) -> Any:  # noqa: ANN401 - bool or an array of them
+    """Return whether a region is held: tiles are copied to a batch faster than they are cut."""
+    return 2 * of_region < of_tiles
 
 
 def engine_of(slide: Slide, rule: TileRule) -> TileEngine:
@@ -212,12 +161,3 @@ def engine_of(slide: Slide, rule: TileRule) -> TileEngine:
     Only resampling does, which takes the windows of a request some at a time.
     """
     return slide.opened.uncached_engine if rule.grid.is_copy else slide.opened.engine
-
-
-def _module_of(array: Any) -> Any:  # noqa: ANN401 - a module
-    """Return the module of an array of NumPy or CuPy."""
-    if isinstance(array, np.ndarray):
-        return np
-    import cupy  # noqa: PLC0415 - whoever has such an array has it
-
-    return cupy

@@ -18,7 +18,8 @@ from stformat.errors import Problem, UnsupportedStoreError
 from stformat.kernels._pool import read_ahead
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_groups import group_by_chunk
-from stformat.store.chunk_windows import overlap, touched_chunks, window_chunks
+from stformat.store.chunk_windows import window_chunks
+from stformat.store.regions import read_regions
 from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["TileEngine", "Tiles"]
@@ -108,19 +109,8 @@ class TileEngine:
         if height < 1 or width < 1:
             raise ValueError(f"height and width must be at least 1, got {height} and {width}")
         reader = self.level(level)
-        _, edge_y, edge_x = reader.metadata.chunks
-        rows = touched_chunks(top, height, reader.shape[1], edge_y)
-        cols = touched_chunks(left, width, reader.shape[2], edge_x)
-        index = np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
-        out = np.full((self.n_c, height, width), self.background, dtype=self.dtype)
-
-        def copy(position: int, chunk: NDArray[Any]) -> None:
-            row, col = index[position].tolist()
-            to_y, from_y = overlap(row * edge_y, chunk.shape[1], top, height)
-            to_x, from_x = overlap(col * edge_x, chunk.shape[2], left, width)
-            out[:, to_y, to_x] = chunk[:, from_y, from_x]
-
-        reader.visit_chunks(index @ np.array([reader.grid[2], 1]), copy)
+        out = np.empty((self.n_c, height, width), dtype=self.dtype)
+        read_regions(reader, [(top, left)], [out], background=self.background)
         return out
 
     def cut(

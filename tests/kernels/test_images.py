@@ -89,6 +89,47 @@ def test_chunks_scattered_make_the_tiles_that_are_gathered(
 
 
 @compiled
+@given(st.lists(images(), min_size=1, max_size=3), st.integers(1, 7), st.data())
+def test_windows_of_several_images_are_their_definition(kernels, several, tile_px, data):
+    dtype, n_c = several[0].dtype, len(several[0])
+    several = [np.resize(each.astype(dtype), (n_c, *each.shape[1:])) for each in several]
+    pixels = np.concatenate([each.reshape(-1) for each in several])
+    before = np.cumsum([0, *(each.size for each in several)])
+    starts, strides, wanted = [], [], []
+    for _ in range(data.draw(st.integers(0, 5))):
+        number = data.draw(st.integers(0, len(several) - 1))
+        _, height, width = several[number].shape
+        if min(height, width) < tile_px:
+            continue
+        top = data.draw(st.integers(0, height - tile_px))
+        left = data.draw(st.integers(0, width - tile_px))
+        starts.append(int(before[number]) + top * width + left)
+        strides.append((height * width, width))
+        wanted.append(several[number][:, top : top + tile_px, left : left + tile_px])
+    places = np.array(data.draw(st.permutations(range(len(starts) + 2)))[: len(starts)], np.int64)
+    arguments = np.array(starts, np.int64), np.array(strides, np.int64).reshape(-1, 2), places
+    tiles = np.full((len(starts) + 2, n_c, tile_px, tile_px), 77, dtype)
+    expected = tiles.copy()
+    _reference.gather_windows(pixels, *arguments, expected)
+    kernels.gather_windows(pixels, *arguments, tiles)
+    np.testing.assert_array_equal(tiles, expected)
+    for place, window in zip(places, wanted, strict=True):
+        np.testing.assert_array_equal(tiles[place], window)
+
+
+def test_many_windows_are_shared_out_to_threads(kernels):
+    """More than a block of work holds."""
+    image = np.random.default_rng(0).integers(0, 256, (3, 300, 400), dtype=np.uint8)
+    left, top = np.random.default_rng(1).integers(0, (176, 76), (40, 2)).T
+    starts, strides = top * 400 + left, np.tile([300 * 400, 400], (40, 1))
+    places = np.random.default_rng(2).permutation(40)
+    tiles = np.empty((40, 3, 224, 224), np.uint8)
+    kernels.gather_windows(image.reshape(-1), starts, strides, places, tiles)
+    corners = np.column_stack([left, top])
+    np.testing.assert_array_equal(tiles[places], kernels.gather_tiles(image, corners, 224))
+
+
+@compiled
 @given(images(max_side=17))
 def test_downsample_is_its_definition(kernels, image):
     n_c, height, width = image.shape
@@ -275,6 +316,42 @@ tiles = np.zeros((1, 1, 2, 2), np.uint8)
             lambda: kernels.scatter_chunk(image, 0, 0, windows, which, tiles.astype(np.uint16)),
             ValueError,
             "uint8.*uint16",
+        ),
+        *(
+            (
+                lambda start=start, strides=strides: kernels.gather_windows(
+                    image.reshape(-1), which + start, windows + strides, which, tiles
+                ),
+                ValueError,
+                f"within 16 pixels, got start {start} and strides .*{strides[1]}.* at 0",
+            )
+            for start, strides in (
+                (11, (16, 4)),
+                (-1, (16, 4)),
+                (0, (16, 15)),
+                (0, (16, -1)),
+                (0, (-1, 4)),
+                (np.iinfo(np.int64).max, (16, 4)),
+                (0, (16, np.iinfo(np.int64).max)),
+            )
+        ),
+        (
+            lambda: kernels.gather_windows(image.reshape(-1), which, windows, which + 1, tiles),
+            ValueError,
+            "one of 1 tiles, got 1 at 0",
+        ),
+        (
+            lambda: kernels.gather_windows(image.reshape(-1), which, windows[:0], which, tiles),
+            ValueError,
+            r"\(1, 2\) and \(1,\).*\(0, 2\)",
+        ),
+        (lambda: kernels.gather_windows(image, which, windows, which, tiles), ValueError, "1 dim"),
+        (
+            lambda: kernels.gather_windows(
+                image.reshape(-1).astype(np.uint16), which, windows, which, tiles
+            ),
+            ValueError,
+            "uint16.*uint8",
         ),
         (
             lambda: kernels.resample_tiles(tiles, tile_px=2, step=65536),

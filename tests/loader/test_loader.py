@@ -16,9 +16,8 @@ from stformat.errors import (
     CorruptStoreError,
     StoreReplaced,
 )
-from stformat.loader import Augmentation, DecodeCounts, TileLoader, balanced_weights
+from stformat.loader import Augmentation, DecodeCounts, TileLoader, balanced_weights, group_pixels
 from stformat.loader.group_pixels import PlacedTiles
-from stformat.loader.pixels import HeldRegion, HeldTiles
 from stformat.store.arrays import ArrayReader
 from stformat.store.reader import open_slide
 
@@ -100,15 +99,15 @@ def test_batches_hold_what_slides_hold(paths, slides, options):
 def test_overlapping_tiles_are_cut_from_the_region_that_they_lie_in(paths):
     """Both ways to hold pixels occur, else the test above shows half of what it seems to."""
     loader = load(paths)
-    held = []
-    original = HeldRegion.cut, HeldTiles.cut
+    chosen = []
+    choose_held = group_pixels.choose_held
     with pytest.MonkeyPatch.context() as patched:
-        for kind, cut in zip((HeldRegion, HeldTiles), original, strict=True):
-            patched.setattr(
-                kind, "cut", lambda self, *a, _cut=cut: (held.append(type(self)), _cut(self, *a))
-            )
+        patched.setattr(
+            group_pixels, "choose_held", lambda *of: chosen.append(choose_held(*of)) or chosen[-1]
+        )
         list(loader)
-    assert set(held) == {HeldRegion, HeldTiles}
+    assert any(held.regions for held in chosen)
+    assert any(len(held.of_tiles) for held in chosen)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +123,10 @@ def test_tiles_that_lie_apart_are_read_to_their_place(store, options, monkeypatc
     loader = load(sources, expression=None, **options)
     batches = list(loader)
     plan = loader.plan(0)
-    assert len(seen) == sum(len(plan.group(number).parts) for number in range(plan.n_groups))
+    slides_of_groups = [
+        {part.slide for part in plan.group(number).parts} for number in range(plan.n_groups)
+    ]
+    assert len(seen) == sum(map(len, slides_of_groups))
     for number, source in enumerate(sources):
         with open_slide(source) as slide:
             for batch in batches:
@@ -408,7 +410,7 @@ def test_chunks_that_blocks_share_are_counted(paths, monkeypatch, options):
     list(loader)
     counts = loader.count_decodes()
     assert counts == DecodeCounts(n_decoded=decoded.total(), n_chunks=len(decoded))
-    assert counts.ratio > 1.5
+    assert counts.ratio > 1.1
     assert load(paths, tile_px=None).count_decodes() == DecodeCounts(n_decoded=0, n_chunks=0)
 
 

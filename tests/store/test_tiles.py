@@ -18,6 +18,7 @@ from stformat.kernels import _reference, downsample_2x2, tiles_to_float
 from stformat.store import chunk_source, tiles
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_cache import ChunkCache
+from stformat.store.regions import read_regions, region_chunks
 from stformat.store.tiles import TileEngine, Tiles
 
 N_LEVELS = 3
@@ -296,6 +297,34 @@ def test_a_region_is_a_padded_crop(pyramid, *, level, top, left, height, width):
     edge = max(height, width)
     expected = plain_crop(levels[level], left, top, edge, BACKGROUND)[:, :height, :width]
     np.testing.assert_array_equal(engine.read_region(level, top, left, height, width), expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    boxes=st.lists(
+        st.tuples(st.integers(-40, 100), st.integers(-40, 100), st.integers(1, 90),
+                  st.integers(1, 90)),
+        max_size=4,
+    )
+)  # fmt: skip
+def test_regions_read_together_are_those_read_alone_each_chunk_once(pyramid, boxes):
+    _, engine = pyramid
+    level = engine.level(0)
+    several = [np.empty((engine.n_c, *size), engine.dtype) for _, _, *size in boxes]
+    visited = []
+    visit_chunks = ArrayReader.visit_chunks
+
+    def spy(self, chunks, visit):
+        visited.extend(chunks.tolist())
+        visit_chunks(self, chunks, visit)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ArrayReader, "visit_chunks", spy)
+        read_regions(level, [box[:2] for box in boxes], several, background=BACKGROUND)
+    for box, pixels in zip(boxes, several, strict=True):
+        np.testing.assert_array_equal(pixels, engine.read_region(0, *box))
+    touched = [region_chunks(level, *box).tolist() for box in boxes]
+    assert sorted(visited) == sorted(set().union(*touched))
 
 
 def test_wrong_regions_are_refused(pyramid):

@@ -23,6 +23,7 @@ from stformat.kernels._numba.floats import tiles_to_float, tiles_to_half
 from stformat.kernels._numba.images import (
     downsample_2x2,
     gather_tiles,
+    gather_windows,
     resample_coarser,
     resample_finer,
     scatter_chunk,
@@ -42,6 +43,7 @@ __all__ = [
     "densify_log1p",
     "downsample_2x2",
     "gather_tiles",
+    "gather_windows",
     "misplaced_gene",
     "normalize_log1p",
     "normalize_log1p_inplace",

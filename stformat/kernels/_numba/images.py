@@ -101,6 +101,17 @@ def scatter_chunk(  # noqa: PLR0917 - compiled functions are called by position
 
 
 @compiled
+def gather_windows(pixels: Array, starts: Array, strides: Array, places: Array, out: Array) -> None:
+    n_c, tile_px = out.shape[1:3]
+    for window in range(starts.size):
+        for c in range(n_c):
+            first = starts[window] + c * strides[window, 0]
+            for row in range(tile_px):
+                target = out[places[window], c, row]
+                _copy(target, pixels, first + row * strides[window, 1])
+
+
+@compiled
 def downsample_2x2(image: Array, start: int, stop: int, out: Array) -> None:
     """Fill rows `start` to `stop` of `out`."""
     n_c, height, width = image.shape

@@ -85,6 +85,16 @@ __device__ void scatter(const T* chunk, i64 channel_stride, i64 row_stride, i64 
 }
 
 template <class T>
+__device__ void gather_strided(const T* pixels, const i64* starts, const i64* strides,
+                               const i64* places, u32 n_c, u32 tile_px, T* out) {
+    const u32 window = blockIdx.x / n_c, c = blockIdx.x - window * n_c;
+    const T* source = pixels + starts[window] + c * strides[2 * (u64)window];
+    const u64 plane = (u64)places[window] * n_c + c;
+    move_window<T, false>({source, strides[2 * (u64)window + 1], tile_px, tile_px}, 0, 0, tile_px,
+                          (T)0, out + plane * tile_px * tile_px);
+}
+
+template <class T>
 __device__ void downsample(const T* image, i64 channel_stride, i64 row_stride, u32 height,
                            u32 width, T* out) {
     const int n_samples = 16 / sizeof(T), n_means = n_samples / 2;
@@ -209,6 +219,11 @@ __device__ inline void resample(const T* source, u32 edge, u32 tile_px, Value va
         i64 top, const i64* windows, const i64* which, u32 n_c, u32 tile_px, T* out) {            \
         scatter(chunk, channel_stride, row_stride, height, width, left, top, windows, which, n_c, \
                 tile_px, out);                                                                    \
+    }                                                                                             \
+    extern "C" __global__ void gather_windows_##name(                                             \
+        const T* pixels, const i64* starts, const i64* strides, const i64* places, u32 n_c,       \
+        u32 tile_px, T* out) {                                                                    \
+        gather_strided(pixels, starts, strides, places, n_c, tile_px, out);                       \
     }                                                                                             \
     extern "C" __global__ void downsample_2x2_##name(const T* image, i64 channel_stride,          \
                                                      i64 row_stride, u32 height, u32 width,       \
