@@ -58,6 +58,9 @@ class Output:
     augment: Augmentation | None
     """Random changes."""
 
+    group_bytes: int
+    """About how much memory a group takes."""
+
     memory: Memory
     """Where arrays of NumPy are made."""
 
@@ -246,7 +249,8 @@ class GroupReader:
         rule, memory, xp = self.inventory.tiles[0], self.output.memory, self.output.xp
         uses_regions = any(self.inventory.tiles[part.slide].uses_regions for part in plan.parts)
         if uses_regions or xp is not np:
-            return HeldPixels(rows.part, rule, memory, self.output.empty, xp)
+            n_bytes = self.output.group_bytes
+            return HeldPixels(rows.part, rule, n_bytes, memory, self.output.empty, xp)
         return PlacedTiles(plan.order, rule, memory)
 
     def _new_counts(self, counts: CountsReader, number: int, rows: _Rows) -> HeldCounts:

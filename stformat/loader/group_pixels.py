@@ -23,15 +23,8 @@ from stformat.store.regions import read_regions
 
 __all__ = ["GroupPixels", "HeldPixels", "PlacedTiles"]
 
-_SHARED_BYTES = 32 * 2**20
-"""What arrays hold that several slides share: a batch is cut from few arrays at once."""
-
-_LEAST_IN_SHARED = 8
-"""Slides that share an array, at least: what takes more of it stands alone, so that little room is
-left over anywhere."""
-
-_LEAST_IN_BUFFER = 16
-"""Shared arrays that the memory of a loader has room for, at least."""
+_BLOCKS = 16
+"""Blocks of a group, of which there is room for one more than was planned."""
 
 _IS_TILE = -1
 
@@ -87,6 +80,8 @@ class HeldPixels:
         The part that each row of the group belongs to.
     rule : TileRule
         Of any of the slides: their tiles are alike.
+    n_bytes : int
+        About how much memory a group takes.
     memory : Memory
         Where arrays of NumPy are made.
     empty : callable
@@ -95,21 +90,22 @@ class HeldPixels:
         NumPy or CuPy: where tiles are cut. Each array is copied there when it is first needed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what it holds and where, called once
         self,
         part: NDArray[np.int64],
         rule: TileRule,
+        n_bytes: int,
         memory: Memory,
         empty: Callable[..., Any],
         xp: Any,  # noqa: ANN401 - a module
     ) -> None:
         self._part = part
         self._rule = rule
+        self._n_bytes = n_bytes
         self._memory = memory
         self._empty = empty
         self._xp = xp
         self._arrays: list[Any] = []
-        self._shared = 0
         self._n_free = 0
         self._array = np.zeros_like(part)
         self._start = np.zeros_like(part)
@@ -158,11 +154,11 @@ class HeldPixels:
         _, first, which = np.unique(rows, return_index=True, return_inverse=True)
         edge = rule.grid.tile_px
         shape = len(first), rule.n_c, edge, edge
-        number, start, samples = self._allocate(math.prod(shape))
+        array, start, samples = self._allocate(math.prod(shape))
         engine_of(slide, rule).cut(
             windows[first], rule.grid, fill_value=rule.fill_value, out=samples.reshape(shape)
         )
-        self._array[numbers] = number
+        self._array[numbers] = array
         self._start[numbers] = start + which * math.prod(shape[1:])
         self._strides[numbers] = edge**2, edge
 
@@ -174,19 +170,17 @@ class HeldPixels:
         numbers: NDArray[np.int64],
         held: Held,
     ) -> None:
-        sizes = [region.height * region.width for region, _ in held.regions]
-        array, start, samples = self._allocate(sum(sizes) * rule.n_c)
         corners: list[tuple[int, int]] = []
         pixels: list[NDArray[Any]] = []
-        for (region, here), size in zip(held.regions, sizes, strict=True):
-            begins = sum(each.size for each in pixels)
+        for region, here in held.regions:
             shape = rule.n_c, region.height, region.width
-            pixels.append(samples[begins : begins + math.prod(shape)].reshape(shape))
+            array, start, samples = self._allocate(math.prod(shape))
+            pixels.append(samples.reshape(shape))
             corners.append((region.top, region.left))
             left, top = windows[here].T - np.array([[region.left], [region.top]])
-            self._start[numbers[here]] = start + begins + top * region.width + left
-            self._strides[numbers[here]] = size, region.width
             self._array[numbers[here]] = array
+            self._start[numbers[here]] = start + top * region.width + left
+            self._strides[numbers[here]] = region.height * region.width, region.width
             if not rule.grid.is_copy:
                 self._grid[numbers[here]] = self._number_of(rule.grid)
         level = slide.opened.uncached_engine.level(rule.grid.level)
@@ -199,19 +193,16 @@ class HeldPixels:
 
     def _allocate(self, n: int) -> tuple[int, int, NDArray[Any]]:
         """Return room for samples: the number of its array, its beginning there, and itself."""
-        dtype = self._rule.dtype
-        if n * dtype.itemsize > _SHARED_BYTES // _LEAST_IN_SHARED:
-            self._arrays.append(self._memory.empty((n,), dtype))
-            return len(self._arrays) - 1, 0, self._arrays[-1]
         if n > self._n_free:
-            n_bytes = min(_SHARED_BYTES, self._memory.max_bytes // _LEAST_IN_BUFFER)
-            self._n_free = max(n, n_bytes // dtype.itemsize)
-            self._shared = len(self._arrays)
-            self._arrays.append(self._memory.empty((self._n_free,), dtype))
-        array = self._arrays[self._shared]
+            # The first is of one size, whatever the group holds, so that memory fits again; what
+            # is not written to takes none. A block cut in two may take more than was planned.
+            n_bytes = self._n_bytes // _BLOCKS + (0 if self._arrays else self._n_bytes)
+            self._n_free = max(n, n_bytes // self._rule.dtype.itemsize)
+            self._arrays.append(self._memory.empty((self._n_free,), self._rule.dtype))
+        array = self._arrays[-1]
         start = len(array) - self._n_free
         self._n_free -= n
-        return self._shared, start, array[start : start + n]
+        return len(self._arrays) - 1, start, array[start : start + n]
 
     def _gather(
         self,

@@ -440,6 +440,7 @@ class TileLoader:
             mean=asked.mean,
             std=asked.std,
             augment=asked.augment,
+            group_bytes=self._settings.group_bytes,
             memory=self._memory,
             xp=asked.xp,
         )

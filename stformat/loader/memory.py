@@ -52,7 +52,7 @@ class Memory:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._start_empty()
         _MEMORIES.add(self)
 
@@ -64,7 +64,7 @@ class Memory:
         self._in_use: dict[int, int] = {}
 
     def __reduce__(self) -> tuple[type[Self], tuple[int]]:
-        return type(self), (self.max_bytes,)
+        return type(self), (self._max_bytes,)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return a C-contiguous array of any content."""
@@ -110,7 +110,7 @@ class Memory:
             idle = list(self._idle.items())
             kept = sum(self._in_use.copy().values()) + sum(owner.nbytes for _, owner in idle)
             for key, owner in idle:
-                if kept + size <= self.max_bytes:
+                if kept + size <= self._max_bytes:
                     return
                 self._idle.pop(key, None)
                 kept -= owner.nbytes

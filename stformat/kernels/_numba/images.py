@@ -104,6 +104,10 @@ def scatter_chunk(  # noqa: PLR0917 - compiled functions are called by position
 def gather_windows(pixels: Array, starts: Array, strides: Array, places: Array, out: Array) -> None:
     n_c, tile_px = out.shape[1:3]
     for window in range(starts.size):
+        if strides[window, 0] == tile_px * tile_px and strides[window, 1] == tile_px:
+            # A tile as it is: half the time of its rows one by one.
+            _copy_memory(out[places[window]].reshape(-1), pixels, starts[window], n_c * tile_px**2)
+            continue
         for c in range(n_c):
             first = starts[window] + c * strides[window, 0]
             for row in range(tile_px):
