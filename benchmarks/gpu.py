@@ -66,6 +66,20 @@ def tile_cases(rng: np.random.Generator, scale: float) -> list[Case]:
                 plain=lambda image, windows, tile_px=tile_px: _sliced(image, windows, tile_px),
             )
         )
+        starts = windows @ np.array([1, edge])
+        cases.append(
+            Case(
+                name=f"gather_windows, {layout}",
+                run=lambda tile_px=tile_px, **arrays: _gathered(tile_px, **arrays),
+                arrays={
+                    "pixels": image.reshape(-1),
+                    "starts": starts,
+                    "strides": np.tile([edge * edge, edge], (len(starts), 1)),
+                    "places": rng.permutation(len(starts)),
+                },
+                plain=None,
+            )
+        )
     n = int(8000 * scale)
     tiles = rng.integers(0, 256, (n, 3, 224, 224), dtype=np.uint8)
     turned = {"flips": rng.random((n, 2)) < 0.5, "turns": rng.integers(0, 4, n)}
@@ -172,6 +186,12 @@ def count_cases(rng: np.random.Generator, scale: float) -> list[Case]:
 
 
 # ---- the same in CuPy's own functions ------------------------------------------------------------
+
+
+def _gathered(tile_px, *, pixels, places, **where):
+    tiles = type(pixels)((len(places), 3, tile_px, tile_px), pixels.dtype)
+    kernels.gather_windows(pixels, places=places, out=tiles, **where)
+    return tiles
 
 
 def _sliced(image, windows, tile_px):

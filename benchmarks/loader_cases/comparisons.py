@@ -105,7 +105,17 @@ def _visium(corpus: Corpus, n: int | None) -> tuple[Path, NDArray[np.int64]]:
 
 
 def _work(batches: Callable[[], Iterable[dict[str, Any]]], n_units: int) -> Work:
-    return Work(run=lambda: _weigh(batches()), output=lambda: _in_order(batches()), n_units=n_units)
+    """Time an epoch after one that is not timed.
+
+    Workers of a DataLoader are forks of this process, whose memory has to be claimed anew, page by
+    page, by whoever writes to it next.
+    """
+    return Work(
+        run=lambda: _weigh(batches()),
+        output=lambda: _in_order(batches()),
+        before=lambda: _weigh(batches()),
+        n_units=n_units,
+    )
 
 
 def _streamed(corpus: Corpus) -> Work:
