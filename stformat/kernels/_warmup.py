@@ -85,10 +85,17 @@ def warmup(*, report: Callable[[WarmKernel], object] | None = None) -> list[Warm
 
 
 type _Call = Callable[[type[np.generic]], object]
+type _Calls = Iterator[tuple[str, tuple[type[np.generic], ...], _Call]]
 
 
-def _calls() -> Iterator[tuple[str, tuple[type[np.generic], ...], _Call]]:
+def _calls() -> _Calls:
     """Yield each kernel with its types and how it is called with small arrays of a type."""
+    yield from _image_calls()
+    yield from _text_calls()
+    yield from _count_calls()
+
+
+def _image_calls() -> _Calls:
     window = np.zeros((1, 2), np.int64)
     first = np.zeros(1, np.int64)
     yield "gather_tiles", SAMPLES, lambda t: gather_tiles(_pixels(t)[0], window, 2)
@@ -122,6 +129,9 @@ def _calls() -> Iterator[tuple[str, tuple[type[np.generic], ...], _Call]]:
         (np.uint8,),
         lambda _: change_stains(np.ones((1, 3, 1, 1), np.uint8), np.zeros((1, 3, 4))),
     )
+
+
+def _text_calls() -> _Calls:
     yield (
         "codes_after_clear_are_bytes",
         (np.uint8,),
@@ -132,6 +142,10 @@ def _calls() -> Iterator[tuple[str, tuple[type[np.generic], ...], _Call]]:
         (np.uint8,),
         lambda _: parse_count_rows(np.frombuffer(b"a,1\n", np.uint8), delimiter=",", n_columns=1),
     )
+
+
+def _count_calls() -> _Calls:
+    first = np.zeros(1, np.int64)
     indptr = np.array([0, 1])
     yield "row_sums", COUNTS, lambda t: row_sums(np.ones(1, t), indptr)
     yield (

@@ -3,6 +3,8 @@
 Where tiles lie apart, each is read to its place in the batches, which are then slices. Where those
 of a slide overlap, as those of Visium HD's bins do, or a GPU cuts them, pixels are held by parts of
 the group, and the tiles of a batch are cut when it is made.
+
+All that a group holds lies in one array, so that a batch is cut in one call (decision 27).
 """
 
 from __future__ import annotations
@@ -18,13 +20,11 @@ from stformat import kernels
 from stformat.coords import TileGrid, tile_windows
 from stformat.loader.memory import Memory
 from stformat.loader.pixels import Held, TileRule, choose_held, engine_of
+from stformat.loader.settings import BLOCKS_OF_GROUP
 from stformat.store.reader import Slide
 from stformat.store.regions import read_regions
 
 __all__ = ["GroupPixels", "HeldPixels", "PlacedTiles"]
-
-_BLOCKS = 16
-"""Blocks of a group, of which there is room for one more than was planned."""
 
 _IS_TILE = -1
 
@@ -195,14 +195,21 @@ class HeldPixels:
         """Return room for samples: the number of its array, its beginning there, and itself."""
         if n > self._n_free:
             # The first is of one size, whatever the group holds, so that memory fits again; what
-            # is not written to takes none. A block cut in two may take more than was planned.
-            n_bytes = self._n_bytes // _BLOCKS + (0 if self._arrays else self._n_bytes)
+            # is not written to takes none. There is room for a block more than was planned, for
+            # one that groups share may take more than its share.
+            n_bytes = self._n_bytes // BLOCKS_OF_GROUP + (0 if self._arrays else self._n_bytes)
             self._n_free = max(n, n_bytes // self._rule.dtype.itemsize)
             self._arrays.append(self._memory.empty((self._n_free,), self._rule.dtype))
         array = self._arrays[-1]
         start = len(array) - self._n_free
         self._n_free -= n
         return len(self._arrays) - 1, start, array[start : start + n]
+
+    def _used(self, number: int) -> NDArray[Any]:
+        """Return what is written to of an array of NumPy, once nothing more is added."""
+        array: NDArray[Any] = self._arrays[number]
+        is_last = number == len(self._arrays) - 1
+        return array[: len(array) - self._n_free] if is_last else array
 
     def _gather(
         self,
@@ -214,7 +221,8 @@ class HeldPixels:
         of_row, xp = self._array[rows], self._xp
         for number in np.unique(of_row).tolist():
             here = np.flatnonzero(of_row == number)
-            self._arrays[number] = xp.asarray(self._arrays[number])
+            if not isinstance(self._arrays[number], xp.ndarray):
+                self._arrays[number] = xp.asarray(self._used(number))
             kernels.gather_windows(
                 self._arrays[number],
                 xp.asarray(self._start[rows[here]]),

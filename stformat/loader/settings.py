@@ -15,9 +15,9 @@ from stformat.loader.augment import Augmentation
 from stformat.loader.expression import Panel
 from stformat.loader.pixels import TileRule
 
-__all__ = ["Settings"]
+__all__ = ["BLOCKS_OF_GROUP", "Settings"]
 
-_BLOCKS_OF_GROUP = 16
+BLOCKS_OF_GROUP = 16
 """Blocks of a group, at least: places whose rows a batch mixes."""
 
 
@@ -125,7 +125,7 @@ class Settings:
     @property
     def block_bytes(self) -> int:
         """Most bytes of a block."""
-        return max(1, self.group_bytes // _BLOCKS_OF_GROUP)
+        return max(1, self.group_bytes // BLOCKS_OF_GROUP)
 
     @property
     def xp(self) -> Any:  # noqa: ANN401 - a module

@@ -110,6 +110,21 @@ def test_overlapping_tiles_are_cut_from_the_region_that_they_lie_in(paths):
     assert any(len(held.of_tiles) for held in chosen)
 
 
+def test_a_batch_is_cut_out_of_a_group_in_one_call(paths, monkeypatch):
+    """However many slides and blocks it has rows of; a small buffer holds them apart."""
+    calls = []
+    gather_windows = kernels.gather_windows
+    monkeypatch.setattr(
+        kernels, "gather_windows", lambda *of: calls.append(len(of[1])) or gather_windows(*of)
+    )
+    loader = load(paths, buffer_bytes=2**27)
+    assert [len(batch["row"]) for batch in loader] == calls
+    calls.clear()
+    few = load(paths, buffer_bytes=400_000)
+    assert sum(len(batch["row"]) for batch in few) == sum(calls) == N_ROWS
+    assert len(calls) > len(few)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"mpp": 1.0}, {"weights": [1, 5], "n_draws": 300}, {"augment": Augmentation()}],

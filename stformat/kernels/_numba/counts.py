@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from stformat.kernels._numba._compile import Array, compiled, inlined
+from stformat.kernels._numba.memory import prefetch_span
 
 LANES = 64
 SMALL_COUNTS = 32
-CACHE_LINE = 64
 
 LN2 = 0.6931471805599453
 EXPONENT_OF_ONE = 0x3FF0000000000000
@@ -35,38 +34,6 @@ def _multiply_add(_typing: Any, a: Any, b: Any, c: Any) -> Any:  # noqa: ANN401 
 
 # numba types an intrinsic by its definition, with the typing context that callers do not pass.
 _fma: Any = _multiply_add
-
-
-@intrinsic
-def _prefetch_element(_typing: Any, array: Any, _place: Any) -> Any:  # noqa: ANN401 - likewise
-    """Compile to a hint that an element will be read soon, which need not exist."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401 - likewise
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [address.type], kind)
-        builder.call(prefetch, [address, *(number(n) for n in (0, 3, 1))])  # read, keep, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), generate
-
-
-_prefetch: Any = _prefetch_element
-
-
-@inlined
-def _prefetch_span(values: Array, genes: Array, start: int, stop: int) -> None:
-    """Have a row read into the cache while another is worked on.
-
-    Rows at random begin where the processor expects nothing, and wait for memory twice as long as
-    their values take.
-    """
-    for place in range(start, stop, CACHE_LINE // values.itemsize):
-        _prefetch(values, place)
-    for place in range(start, stop, CACHE_LINE // genes.itemsize):
-        _prefetch(genes, place)
 
 
 @inlined
@@ -222,7 +189,8 @@ def densify(  # noqa: PLR0917 - compiled functions are called by position
     places, targets = np.empty((2, _longest(starts, stops)), np.uint32)
     for row in range(out.shape[0]):
         if row + 1 < out.shape[0]:
-            _prefetch_span(data, indices, starts[row + 1], stops[row + 1])
+            prefetch_span(data, starts[row + 1], stops[row + 1])
+            prefetch_span(indices, starts[row + 1], stops[row + 1])
         values = data[starts[row] : stops[row]]
         genes = indices[starts[row] : stops[row]]
         n_wanted = _find_wanted(genes, gene_map, places, targets)
@@ -256,7 +224,8 @@ def densify_log1p(  # noqa: PLR0917 - compiled functions are called by position
     table = np.empty(SMALL_COUNTS, np.float32)
     for row in range(out.shape[0]):
         if row + 1 < out.shape[0]:
-            _prefetch_span(data, indices, starts[row + 1], stops[row + 1])
+            prefetch_span(data, starts[row + 1], stops[row + 1])
+            prefetch_span(indices, starts[row + 1], stops[row + 1])
         values = data[starts[row] : stops[row]]
         genes = indices[starts[row] : stops[row]]
         n_wanted = _find_wanted(genes, gene_map, places, targets)

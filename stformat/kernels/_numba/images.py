@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from stformat.kernels._numba._compile import Array, compiled, inlined
+from stformat.kernels._numba.memory import copy_memory
 
 # A window further out than this is outside any image; clamping keeps sums of coordinates in int64.
 FAR = 1 << 40
@@ -19,27 +16,6 @@ def _clamped(position: int) -> int:
     return min(max(position, -FAR), FAR)
 
 
-@intrinsic
-def _memory_copy(_typing: Any, target: Any, source: Any, _start: Any, _n: Any) -> Any:  # noqa: ANN401 - numba's own types
-    """Compile to memcpy of samples of one array, from a place in it, to the first of another."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401 - likewise
-        target, source = (
-            context.make_array(kind)(context, builder, array).data
-            for kind, array in zip(signature.args[:2], arguments[:2], strict=True)
-        )
-        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
-        source = builder.gep(source, [arguments[2]])
-        cgutils.raw_memcpy(builder, target, source, arguments[3], size)  # type: ignore[no-untyped-call] # of numba
-        return context.get_dummy_value()
-
-    return types.void(target, source, types.int64, types.int64), generate
-
-
-# numba types an intrinsic by its definition, with the typing context that callers do not pass.
-_copy_memory: Any = _memory_copy
-
-
 @inlined
 def _copy(target: Array, source: Array, start: int) -> None:
     """Copy the samples of a row from `start` that a target has room for.
@@ -48,7 +24,7 @@ def _copy(target: Array, source: Array, start: int) -> None:
     the time; memcpy does not.
     """
     if source.strides[0] == source.itemsize:
-        _copy_memory(target, source, start, target.size)
+        copy_memory(target, source, start, target.size)
     else:
         for k in range(target.size):
             target[np.uint64(k)] = source[np.uint64(start + k)]
@@ -106,7 +82,7 @@ def gather_windows(pixels: Array, starts: Array, strides: Array, places: Array, 
     for window in range(starts.size):
         if strides[window, 0] == tile_px * tile_px and strides[window, 1] == tile_px:
             # A tile as it is: half the time of its rows one by one.
-            _copy_memory(out[places[window]].reshape(-1), pixels, starts[window], n_c * tile_px**2)
+            copy_memory(out[places[window]].reshape(-1), pixels, starts[window], n_c * tile_px**2)
             continue
         for c in range(n_c):
             first = starts[window] + c * strides[window, 0]
