@@ -201,7 +201,7 @@ class GroupReader:
                 xy[here] = opened.centers_px(distinct)[which]
                 if pixels is not None:
                     self._go_on()
-                    pixels.add(opened, rules[slide], here, rows.row[here])
+                    pixels.add(opened, rules[slide], here, rows.row[here], go_on=self._go_on)
                 if self.output.expression is not None:
                     self._go_on()
                     number = int(self.inventory.map_of_slide[slide])

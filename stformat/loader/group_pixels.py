@@ -49,9 +49,28 @@ class PlacedTiles:
         self._place[order] = np.arange(len(order))
 
     def add(
-        self, slide: Slide, rule: TileRule, numbers: NDArray[np.int64], rows: NDArray[np.int64]
+        self,
+        slide: Slide,
+        rule: TileRule,
+        numbers: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        *,
+        go_on: Callable[[], object],
     ) -> None:
-        """Read the tiles of rows of a slide; `numbers` are their places among the group's rows.
+        """Read the tiles of rows of a slide.
+
+        Parameters
+        ----------
+        slide : Slide
+            The slide.
+        rule : TileRule
+            How tiles lie on it.
+        numbers : (n,) ndarray of int64
+            Places of the rows among those of the group.
+        rows : (n,) ndarray of int64
+            Rows of its table.
+        go_on : callable
+            Called now and then; what it raises ends the reading.
 
         Raises
         ------
@@ -64,6 +83,7 @@ class PlacedTiles:
             fill_value=rule.fill_value,
             out=self._tiles,
             places=self._place[numbers],
+            go_on=go_on,
         )
 
     def batch(self, first: int, chosen: NDArray[np.int64]) -> NDArray[Any]:
@@ -115,16 +135,27 @@ class HeldPixels:
         self._grid = np.full_like(part, _IS_TILE)
 
     def add(
-        self, slide: Slide, rule: TileRule, numbers: NDArray[np.int64], rows: NDArray[np.int64]
+        self,
+        slide: Slide,
+        rule: TileRule,
+        numbers: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        *,
+        go_on: Callable[[], object],
     ) -> None:
         """Read what the tiles of rows of a slide need, as `PlacedTiles.add` does."""
         windows = tile_windows(slide.centers_px(rows), rule.grid)
         held = choose_held(windows, rows, self._part[numbers], rule)
         if held.regions:
-            self._add_regions(slide, rule, windows, numbers, held)
+            corners, pixels = self._place_regions(rule, windows, numbers, held)
+            level = slide.opened.uncached_engine.level(rule.grid.level)
+            read_regions(level, corners, pixels, background=rule.fill_value, go_on=go_on)
         here = held.of_tiles
         if len(here):
-            self._add_tiles(slide, rule, windows[here], numbers[here], rows[here])
+            first, tiles = self._place_tiles(rule, numbers[here], rows[here])
+            engine_of(slide, rule).cut(
+                windows[here][first], rule.grid, fill_value=rule.fill_value, out=tiles, go_on=go_on
+            )
 
     def batch(self, _first: int, chosen: NDArray[np.int64]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         """Cut the tiles of a batch: those of some rows of the group."""
@@ -143,33 +174,23 @@ class HeldPixels:
             tiles[self._xp.asarray(here)] = resampled
         return tiles
 
-    def _add_tiles(
-        self,
-        slide: Slide,
-        rule: TileRule,
-        windows: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        rows: NDArray[np.int64],
-    ) -> None:
+    def _place_tiles(
+        self, rule: TileRule, numbers: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Return which of some rows are new, and room for their tiles."""
         _, first, which = np.unique(rows, return_index=True, return_inverse=True)
         edge = rule.grid.tile_px
         shape = len(first), rule.n_c, edge, edge
         array, start, samples = self._allocate(math.prod(shape))
-        engine_of(slide, rule).cut(
-            windows[first], rule.grid, fill_value=rule.fill_value, out=samples.reshape(shape)
-        )
         self._array[numbers] = array
         self._start[numbers] = start + which * math.prod(shape[1:])
         self._strides[numbers] = edge**2, edge
+        return first, samples.reshape(shape)
 
-    def _add_regions(
-        self,
-        slide: Slide,
-        rule: TileRule,
-        windows: NDArray[np.int64],
-        numbers: NDArray[np.int64],
-        held: Held,
-    ) -> None:
+    def _place_regions(
+        self, rule: TileRule, windows: NDArray[np.int64], numbers: NDArray[np.int64], held: Held
+    ) -> tuple[list[tuple[int, int]], list[NDArray[Any]]]:
+        """Return the corners of regions, and room for their pixels."""
         corners: list[tuple[int, int]] = []
         pixels: list[NDArray[Any]] = []
         for region, here in held.regions:
@@ -183,8 +204,7 @@ class HeldPixels:
             self._strides[numbers[here]] = region.height * region.width, region.width
             if not rule.grid.is_copy:
                 self._grid[numbers[here]] = self._number_of(rule.grid)
-        level = slide.opened.uncached_engine.level(rule.grid.level)
-        read_regions(level, corners, pixels, background=rule.fill_value)
+        return corners, pixels
 
     def _number_of(self, grid: TileGrid) -> int:
         if grid not in self._grids:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ def read_regions(
     out: Sequence[NDArray[np.unsignedinteger]],
     *,
     background: int,
+    go_on: Callable[[], object] | None = None,
 ) -> None:
     """Read rectangles of a level, each chunk that they touch once.
 
@@ -34,6 +35,8 @@ def read_regions(
         Where each is read to, of its size and the image's type.
     background : int
         Value of what lies outside the level.
+    go_on : callable, optional
+        Called for each chunk; what it raises ends the request.
 
     Raises
     ------
@@ -53,6 +56,8 @@ def read_regions(
     rows, cols = np.divmod(groups.chunks, level.grid[2])
 
     def copy(position: int, chunk: NDArray[Any]) -> None:
+        if go_on is not None:
+            go_on()
         chunk_top, chunk_left = int(rows[position]) * edge_y, int(cols[position]) * edge_x
         for number in of_region[groups.pieces(position)].tolist():
             (top, left), pixels = corners[number], out[number]

@@ -5,7 +5,7 @@ Specification: spec/stformat-0.1.md, "Coordinates" and "Tiles".
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -121,6 +121,7 @@ class TileEngine:
         fill_value: int,
         out: NDArray[np.unsignedinteger] | None = None,
         places: NDArray[np.int64] | None = None,
+        go_on: Callable[[], object] | None = None,
     ) -> NDArray[np.unsignedinteger]:
         """Cut square tiles.
 
@@ -138,6 +139,8 @@ class TileEngine:
         places : (n,) ndarray of int64, optional
             Where in `out`, which may then have more tiles, each one goes. Default: in the order of
             `windows`.
+        go_on : callable, optional
+            Called for each chunk; what it raises ends the request.
 
         Returns
         -------
@@ -156,7 +159,7 @@ class TileEngine:
             out = np.empty(shape, dtype=self.dtype)
         places = np.arange(len(windows)) if places is None else places
         if grid.is_copy:
-            self._gather(windows, grid.level, fill_value, out, places)
+            self._gather(windows, grid.level, fill_value, out, places, go_on)
             return out
         # Neighbours share chunks: with the rows of chunks in turn, most stay in the cache.
         edge_y = self.level(grid.level).metadata.chunks[1]
@@ -169,18 +172,20 @@ class TileEngine:
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             source, tiles = sources[: len(batch)], resampled[: len(batch)]
-            self._gather(windows[batch], grid.level, fill_value, source, np.arange(len(batch)))
+            here = np.arange(len(batch))
+            self._gather(windows[batch], grid.level, fill_value, source, here, go_on)
             kernels.resample_tiles(source, tile_px=grid.tile_px, step=grid.step, out=tiles)
             out[places[batch]] = tiles
         return out
 
-    def _gather(
+    def _gather(  # noqa: PLR0917 - as `cut`, which checks what it hands on
         self,
         windows: NDArray[np.int64],
         level: int,
         fill_value: int,
         out: NDArray[np.unsignedinteger],
         places: NDArray[np.int64],
+        go_on: Callable[[], object] | None,
     ) -> None:
         """Copy windows out of a level to their places, chunk by chunk."""
         reader = self.level(level)
@@ -198,6 +203,8 @@ class TileEngine:
         corners, targets = windows[which], places[which]
 
         def scatter(position: int, values: NDArray[Any]) -> None:
+            if go_on is not None:
+                go_on()
             here = slice(*groups.bounds[position : position + 2].tolist())
             kernels.scatter_chunk(
                 np.ascontiguousarray(values),  # a copy only of chunks that overhang the level

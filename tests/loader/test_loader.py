@@ -134,7 +134,7 @@ def test_tiles_that_lie_apart_are_read_to_their_place(store, options, monkeypatc
     sources = [store("spots"), store("fractions")]
     seen = []
     add = PlacedTiles.add
-    monkeypatch.setattr(PlacedTiles, "add", lambda *of: (seen.append(of), add(*of)))
+    monkeypatch.setattr(PlacedTiles, "add", lambda *of, **how: (seen.append(of), add(*of, **how)))
     loader = load(sources, expression=None, **options)
     batches = list(loader)
     plan = loader.plan(0)

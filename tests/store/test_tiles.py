@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 from stformat import coords
 from stformat.errors import UnsupportedStoreError
 from stformat.kernels import _reference, downsample_2x2, tiles_to_float
+from stformat.kernels._pool import thread_count
 from stformat.store import chunk_source, tiles
 from stformat.store.arrays import ArrayReader
 from stformat.store.chunk_cache import ChunkCache
@@ -297,6 +299,36 @@ def test_a_region_is_a_padded_crop(pyramid, *, level, top, left, height, width):
     edge = max(height, width)
     expected = plain_crop(levels[level], left, top, edge, BACKGROUND)[:, :height, :width]
     np.testing.assert_array_equal(engine.read_region(level, top, left, height, width), expected)
+
+
+def cut_all(engine, go_on):
+    _, height, width = engine.level(0).shape
+    grid = coords.grid_for_mpp(8, target_mpp=None, mpp=None, n_levels=N_LEVELS)
+    windows = np.argwhere(np.ones((width - 8, height - 8)))[::5]
+    engine.cut(windows, grid, fill_value=0, go_on=go_on)
+
+
+def read_all(engine, go_on):
+    level = engine.level(0)
+    out = np.empty(level.shape, level.dtype)
+    read_regions(level, [(0, 0)], [out], background=0, go_on=go_on)
+
+
+@pytest.mark.parametrize("read", [cut_all, read_all])
+def test_a_request_ends_where_it_may_not_go_on(pyramid, read):
+    _, engine = pyramid
+    calls = []
+
+    def go_on():
+        calls.append(None)
+        if len(calls) >= 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        read(engine, go_on)
+    # Each thread may be at a chunk of its own.
+    assert 3 <= len(calls) < 3 + thread_count()
+    assert math.prod(engine.level(0).grid) > 3 + thread_count()
 
 
 @settings(deadline=None, max_examples=40)
