@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -240,7 +241,10 @@ def _tifffile(order: Order, data: Data) -> Work:
     import tifffile
     import zarr
 
-    array = zarr.open_array(tifffile.imread(data.tiff, aszarr=True), mode="r")
+    store = tifffile.imread(data.tiff, aszarr=True)
+    array = zarr.open_array(store, mode="r")
+    # It would be closed whenever its memory is given up, with a warning.
+    weakref.finalize(array, store.close)
 
     def cut(top: int, left: int) -> NDArray[np.uint8]:
         return array[top : top + TILE_PX, left : left + TILE_PX].transpose(2, 0, 1)

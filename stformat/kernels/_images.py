@@ -367,10 +367,12 @@ def _check_spans(
 ) -> None:
     """Check that windows lie within so many pixels."""
     _, n_c, tile_px, _ = out.shape
-    # Each held against the length beside their sum, which may leave its type.
+    # Each term is held against the length beside their sum, which could leave its type.
+    channel, row = strides[:, 0], strides[:, 1]
     is_inside = (starts >= 0) & (starts <= n_pixels)
-    is_inside &= ((strides >= 0) & (strides <= n_pixels)).all(axis=1)
-    last = starts + (n_c - 1) * strides[:, 0] + (tile_px - 1) * strides[:, 1]
+    is_inside &= (channel >= 0) & (channel <= n_pixels // max(1, n_c - 1))
+    is_inside &= (row >= 0) & (row <= n_pixels // max(1, tile_px - 1))
+    last = starts + (n_c - 1) * channel + (tile_px - 1) * row
     is_inside &= last <= n_pixels - tile_px
     if not is_inside.all():
         at = int(is_inside.argmin())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stformat import kernels
 from stformat.loader.held_counts import HeldCounts
+from stformat.loader.memory import on_device
 from stformat.store.reader import Slide
 
 if TYPE_CHECKING:
@@ -214,9 +215,9 @@ def _matrix(counts: HeldCounts, genes: GeneMap, rule: ExpressionRule, xp: Any) -
     if rule.normalize is not None:
         totals = xp.asarray(kernels.row_sums(counts.data, indptr))
     return _Matrix(
-        data=xp.asarray(counts.data),
-        indices=xp.asarray(counts.indices),
-        indptr=xp.asarray(indptr),
+        data=on_device(counts.data, xp),
+        indices=on_device(counts.indices, xp),
+        indptr=on_device(indptr, xp),
         totals=totals,
         target=xp.asarray(genes.target),
     )

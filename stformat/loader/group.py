@@ -249,7 +249,8 @@ class GroupReader:
         rule, memory, xp = self.inventory.tiles[0], self.output.memory, self.output.xp
         uses_regions = any(self.inventory.tiles[part.slide].uses_regions for part in plan.parts)
         if uses_regions or xp is not np:
-            n_bytes = self.output.group_bytes
+            row_bytes = np.array(self.inventory.row_bytes)
+            n_bytes = max(0, self.output.group_bytes - int(row_bytes[rows.slide].sum()))
             return HeldPixels(rows.part, rule, n_bytes, memory, self.output.empty, xp)
         return PlacedTiles(plan.order, rule, memory)
 

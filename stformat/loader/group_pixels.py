@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from stformat import kernels
 from stformat.coords import TileGrid, tile_windows
-from stformat.loader.memory import Memory
+from stformat.loader.memory import Memory, on_device
 from stformat.loader.pixels import Held, TileRule, choose_held, engine_of
 from stformat.loader.settings import BLOCKS_OF_GROUP
 from stformat.store.reader import Slide
@@ -101,7 +101,7 @@ class HeldPixels:
     rule : TileRule
         Of any of the slides: their tiles are alike.
     n_bytes : int
-        About how much memory a group takes.
+        About how much memory the pixels of a group may take.
     memory : Memory
         Where arrays of NumPy are made.
     empty : callable
@@ -214,9 +214,9 @@ class HeldPixels:
     def _allocate(self, n: int) -> tuple[int, int, NDArray[Any]]:
         """Return room for samples: the number of its array, its beginning there, and itself."""
         if n > self._n_free:
-            # The first is of one size, whatever the group holds, so that memory fits again; what
-            # is not written to takes none. There is room for a block more than was planned, for
-            # one that groups share may take more than its share.
+            # The first is of about one size in every group, so that memory fits again; what is not
+            # written to takes none. There is room for a block more than was planned, for one that
+            # groups share may take more than its share.
             n_bytes = self._n_bytes // BLOCKS_OF_GROUP + (0 if self._arrays else self._n_bytes)
             self._n_free = max(n, n_bytes // self._rule.dtype.itemsize)
             self._arrays.append(self._memory.empty((self._n_free,), self._rule.dtype))
@@ -242,7 +242,7 @@ class HeldPixels:
         for number in np.unique(of_row).tolist():
             here = np.flatnonzero(of_row == number)
             if not isinstance(self._arrays[number], xp.ndarray):
-                self._arrays[number] = xp.asarray(self._used(number))
+                self._arrays[number] = on_device(self._used(number), xp)
             kernels.gather_windows(
                 self._arrays[number],
                 xp.asarray(self._start[rows[here]]),

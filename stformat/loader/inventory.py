@@ -61,7 +61,8 @@ class _Item:
     dtypes: tuple[np.dtype[Any], np.dtype[Any]] | None
     row_nnz: float
     bounds: NDArray[np.int64]
-    n_bytes: NDArray[np.int64]
+    extent_px: NDArray[np.float64]
+    row_bytes: int
 
 
 # No slots: `blocks` is made once and kept.
@@ -96,8 +97,11 @@ class Inventory:
     bounds: tuple[NDArray[np.int64], ...]
     """Where the blocks of a slide begin and end."""
 
-    n_bytes: tuple[NDArray[np.int64], ...]
-    """What each takes in memory."""
+    extent_px: tuple[NDArray[np.float64], ...]
+    """(n_blocks, 2) how far the centres of each block lie apart along x and y, in pixels."""
+
+    row_bytes: tuple[int, ...]
+    """Mean bytes that the counts of a row take, of each slide; 0 without expression."""
 
     def rows_at(self, slide: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the table at places among those that are loaded."""
@@ -113,17 +117,30 @@ class Inventory:
         """Return the blocks of all slides whose rows are others: `bounds` of each slide's."""
         starts = [each[:-1] for each in bounds]
         stops = [each[1:] for each in bounds]
-        n_before = np.concatenate([np.diff(each) for each in self.bounds])
         slide = np.repeat(np.arange(len(bounds)), [len(each) for each in starts])
         start, stop = np.concatenate(starts), np.concatenate(stops)
         is_there = stop > start
-        n_bytes = np.concatenate(self.n_bytes) * (stop - start) // np.maximum(n_before, 1)
+        n_bytes = np.concatenate(
+            [self._bytes_of(number, np.diff(each)) for number, each in enumerate(bounds)]
+        )
         return Blocks(
             slide=slide[is_there],
             start=start[is_there],
             stop=stop[is_there],
             n_bytes=np.maximum(n_bytes[is_there], 1),
         )
+
+    def _bytes_of(self, slide: int, n_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return what so many rows of each block of a slide take in memory."""
+        # A row that is drawn twice is held once, but for tiles that are read to their places.
+        n_distinct = np.minimum(n_rows, np.diff(self.bounds[slide]))
+        n_bytes: NDArray[np.int64] = n_distinct * self.row_bytes[slide]
+        if self.tiles is None:
+            return n_bytes
+        rule = self.tiles[slide]
+        if rule.uses_regions:
+            return n_bytes + rule.held_bytes(n_distinct, self.extent_px[slide])[0]
+        return n_bytes + n_rows * rule.tile_bytes
 
 
 def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: Wanted) -> Inventory:
@@ -167,7 +184,8 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
         gene_keys=gene_keys,
         row_nnz=tuple(item.row_nnz for item in items),
         bounds=tuple(item.bounds for item in items),
-        n_bytes=tuple(item.n_bytes for item in items),
+        extent_px=tuple(item.extent_px for item in items),
+        row_bytes=tuple(item.row_bytes for item in items),
     )
 
 
@@ -208,7 +226,8 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
         dtypes=dtypes,
         row_nnz=row_nnz,
         bounds=bounds,
-        n_bytes=map_runs(n_bytes, xy, bounds),
+        extent_px=map_runs(lambda _, extent_px: extent_px, xy, bounds),
+        row_bytes=row_bytes,
     )
 
 

@@ -108,7 +108,7 @@ class TileLoader:
         Memory of three groups: one is drawn from, one is read, and of one the last batch may still
         be in use, for tiles of a batch may be a view of the memory of their group. A loader takes
         ``(max(1, workers) + 2) / 3`` times as much, and at most 512 MiB beside; batches that are
-        kept take more. It keeps so many bytes from one epoch to the next, until `close`.
+        kept take more. It keeps about as much from one epoch to the next, until `close`.
     workers : int, default: 1
         Threads that read groups ahead, each of which decodes with all processors; 0 reads in the
         calling thread. More than one help where stores are far away.
@@ -119,8 +119,8 @@ class TileLoader:
         Which of how many disjoint shares of each epoch this loader has. Shares differ by one row at
         most; with `drop_last` all have as many batches.
     device : {"cpu", "cuda"}, default: "cpu"
-        Where arrays are made: by NumPy, or by CuPy on the current GPU, to which blocks are copied
-        before tiles are cut.
+        Where arrays are made: by NumPy, or by CuPy on the current GPU, to which a group is copied
+        before its first batch is made.
 
     Raises
     ------
@@ -306,7 +306,7 @@ class TileLoader:
     def count_decodes(self, epoch: int = 0) -> DecodeCounts:
         """Count the chunks of images that an epoch decodes, and how many different ones they are.
 
-        Neighbouring blocks share chunks at their borders, which each of them decodes. The larger
+        Neighbouring blocks share chunks at their borders, which the group of each decodes. The more
         `buffer_bytes`, the larger blocks are, and the fewer chunks are decoded twice.
 
         Parameters
@@ -326,8 +326,8 @@ class TileLoader:
 
         Notes
         -----
-        Where tiles are resampled, a block whose windows take more than 32 MiB may decode chunks
-        again that the cache did not keep; these are not counted.
+        Where tiles are resampled, rows of a slide whose windows in a group take over 32 MiB may
+        decode chunks again that the cache did not keep; these are not counted.
         """
         draws = self._draw(epoch)
         return count_decodes(self._shelf, self._inventory, self._plan(epoch, draws), draws)
@@ -409,7 +409,7 @@ class TileLoader:
         if weights is None and asked.n_draws is not None:
             raise ValueError("n_draws must come with weights, got none")
         self._shelf = SlideShelf(slides, max_open=asked.max_open)
-        self._memory = Memory(asked.buffer_bytes)
+        self._memory = Memory(asked.kept_bytes)
         self._inventory = take_inventory(
             self._shelf,
             [None] * len(slides) if rows is None else rows,

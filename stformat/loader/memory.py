@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "on_device"]
 
 _QUANTUM = 4 * 2**20
 """Sizes are rounded up to multiples of this or, where that is more, of an eighth of the power of
@@ -114,6 +114,18 @@ class Memory:
                     return
                 self._idle.pop(key, None)
                 kept -= owner.nbytes
+
+
+def on_device(array: NDArray[Any], xp: Any) -> Any:  # noqa: ANN401 - a module and its array
+    """Return an array of NumPy, or its copy on the GPU where `xp` is CuPy.
+
+    CuPy's own ``asarray`` goes through pinned memory of the same size, and keeps it for good.
+    """
+    if xp is np:
+        return array
+    copy = xp.empty(array.shape, array.dtype)
+    copy.set(np.ascontiguousarray(array))
+    return copy
 
 
 _MEMORIES: weakref.WeakSet[Memory] = weakref.WeakSet()

@@ -66,6 +66,11 @@ class TileRule:
         """Bytes of one pixel."""
         return self.n_c * self.dtype.itemsize
 
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of one tile."""
+        return self.sample_bytes * self.grid.tile_px**2
+
     def held_bytes(
         self, n_rows: NDArray[np.int64], extent_px: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -80,7 +85,7 @@ class TileRule:
         """
         edges = np.ceil(extent_px / 2**self.grid.level).astype(np.int64) + self.grid.source_px + 1
         of_regions = edges.prod(axis=1) * self.sample_bytes
-        of_tiles = n_rows * (self.sample_bytes * self.grid.tile_px**2)
+        of_tiles = n_rows * self.tile_bytes
         is_region = _is_region_better(of_regions, of_tiles)
         return np.where(is_region, of_regions, of_tiles), is_region
 

@@ -123,6 +123,12 @@ class Settings:
         return max(1, self.buffer_bytes // 3)
 
     @property
+    def kept_bytes(self) -> int:
+        """Most bytes that are used again: the group in use, those read, and one block of each."""
+        n_groups = max(1, self.workers) + 2
+        return n_groups * (self.group_bytes + self.block_bytes)
+
+    @property
     def block_bytes(self) -> int:
         """Most bytes of a block."""
         return max(1, self.group_bytes // BLOCKS_OF_GROUP)

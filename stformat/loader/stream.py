@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from stformat.kernels._pool import read_ahead
@@ -58,11 +58,15 @@ def stream_batches(
     """
     if n_readers == 0:
         in_turn = (read(number, _never) for number in groups)
-        yield from chain.from_iterable(_batches(in_turn, output, first_batch))
+        with closing(_batches(in_turn, output, first_batch, at_once_bytes=0)) as batches:
+            for some in batches:
+                yield some.popleft()
         return
     stop = threading.Event()
     ahead = _groups_ahead(groups, lambda number: read(number, stop.is_set), n_readers)
-    with closing(read_ahead(_batches(ahead, output, first_batch))) as batches:
+    with closing(
+        read_ahead(_batches(ahead, output, first_batch, at_once_bytes=_AT_ONCE_BYTES))
+    ) as batches:
         try:
             # No `yield from`: whoever ends the loop early must set `stop` first of all.
             for some in batches:
@@ -72,17 +76,24 @@ def stream_batches(
             stop.set()
 
 
-def _batches(groups: Generator[Group], output: Output, first_batch: int) -> Generator[deque[Batch]]:
-    """Yield some batches of one group at a time."""
+def _batches(
+    groups: Generator[Group], output: Output, first_batch: int, *, at_once_bytes: int
+) -> Generator[deque[Batch]]:
+    """Yield batches of one group, so many bytes at a time; before an error, those that are made."""
     with closing(groups):
         for group in groups:
             first = max(0, first_batch - group.plan.first_batch)
             some: deque[Batch] = deque()
             n_bytes = 0
             for number in range(first, group.plan.n_batches):
-                some.append(group.batch(number, output))
+                try:
+                    some.append(group.batch(number, output))
+                except Exception:
+                    if some:
+                        yield some
+                    raise
                 n_bytes += sum(map(_n_bytes, some[-1].values()))
-                if n_bytes >= _AT_ONCE_BYTES:
+                if n_bytes >= at_once_bytes:
                     yield some
                     some, n_bytes = deque(), 0
             if some:

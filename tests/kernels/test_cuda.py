@@ -80,6 +80,14 @@ def test_tiles_of_whole_vectors(kernels, tile_px, dtype):
     padded[:, 400:460, 400:480] = image[:, 1:, 3:]
     for tile, (left, top) in zip(tiles, corners + 400, strict=True):
         np.testing.assert_array_equal(tile, padded[:, top : top + tile_px, left : left + tile_px])
+    starts = (corners + 400) @ np.array([1, 1000])
+    strides, places = np.tile([1_000_000, 1000], (40, 1)), rng.permutation(40)
+    # Beside one sample, so that the others are aligned in another way.
+    pixels = np.concatenate([np.zeros(1, dtype), padded.reshape(-1)])
+    for shift, source in ((0, padded.reshape(-1)), (1, pixels)):
+        again = np.empty_like(tiles)
+        kernels.gather_windows(source, starts + shift, strides, places, again)
+        np.testing.assert_array_equal(again[places], tiles)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -117,6 +117,16 @@ def test_windows_of_several_images_are_their_definition(kernels, several, tile_p
         np.testing.assert_array_equal(tiles[place], window)
 
 
+def test_windows_of_many_channels_do_not_overflow():
+    """The place of the last channel, 2**65, would be 0 in 64 bits."""
+    from stformat.kernels import _images
+
+    none = np.broadcast_to(np.uint8(0), (1, 2**41 + 1, 1, 1))
+    strides = np.array([[2**24, 0]])
+    with pytest.raises(ValueError, match="must lie within"):
+        _images._check_spans(np.zeros(1, np.int64), strides, 2**24, none)
+
+
 def test_many_windows_are_shared_out_to_threads(kernels):
     """More than a block of work holds."""
     image = np.random.default_rng(0).integers(0, 256, (3, 300, 400), dtype=np.uint8)

@@ -17,7 +17,8 @@ from stformat.errors import (
     StoreReplaced,
 )
 from stformat.loader import Augmentation, DecodeCounts, TileLoader, balanced_weights, group_pixels
-from stformat.loader.group_pixels import PlacedTiles
+from stformat.loader.group import Group
+from stformat.loader.group_pixels import HeldPixels, PlacedTiles
 from stformat.store.arrays import ArrayReader
 from stformat.store.reader import open_slide
 
@@ -390,6 +391,45 @@ def test_slides_may_be_given_open_and_closed(paths, same):
 
 
 # ---- cost and end
+
+
+@pytest.mark.parametrize("n_draws", [3, 60, 3000])
+def test_draws_take_no_more_memory_than_was_planned(store, monkeypatch, n_draws):
+    """Few rows of a block take their tiles, not a share of its region; many, the region once."""
+    sizes = []
+    allocate = HeldPixels._allocate
+    monkeypatch.setattr(
+        HeldPixels, "_allocate", lambda self, n: sizes.append(n) or allocate(self, n)
+    )
+    loader = load([store("bins")], tile_px=64, weights=[1.0], n_draws=n_draws, expression=None,
+                  buffer_bytes=2**27)  # fmt: skip
+    assert sum(len(batch["row"]) for batch in loader) == n_draws
+    inventory = loader._inventory
+    planned = inventory.blocks_of([np.array([0, n_draws])]).n_bytes.tolist()
+    assert len(planned) == 1
+    assert sum(sizes) <= planned[0] <= n_draws * inventory.tiles[0].tile_bytes
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_before_an_error_are_not_lost(paths, monkeypatch, workers):
+    loader = load(paths, workers=workers, shuffle=False)
+    batch = Group.batch
+
+    def fails(self, number, output):
+        if self.plan.first_batch + number == 3:
+            raise MemoryError
+        return batch(self, number, output)
+
+    monkeypatch.setattr(Group, "batch", fails)
+    seen = []
+
+    def take_all():
+        for each in loader:
+            seen.append(each["batch_index"])  # noqa: PERF401 - for what comes before an error
+
+    with pytest.raises(MemoryError):
+        take_all()
+    assert seen == [0, 1, 2]
 
 
 def test_a_chunk_is_decoded_once_for_a_block(paths, monkeypatch):
