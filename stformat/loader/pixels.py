@@ -18,6 +18,10 @@ from stformat.store.tiles import TileEngine
 
 __all__ = ["Held", "Region", "TileRule", "choose_held", "engine_of"]
 
+_LEAST_GAIN = 2
+"""How many times the memory of a region tiles must take for it to be held: they are copied to a
+batch faster than they are cut."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileRule:
@@ -86,7 +90,7 @@ class TileRule:
         edges = np.ceil(extent_px / 2**self.grid.level).astype(np.int64) + self.grid.source_px + 1
         of_regions = edges.prod(axis=1) * self.sample_bytes
         of_tiles = n_rows * self.tile_bytes
-        is_region = _is_region_better(of_regions, of_tiles)
+        is_region = _LEAST_GAIN * of_regions < of_tiles
         return np.where(is_region, of_regions, of_tiles), is_region
 
 
@@ -148,16 +152,11 @@ def choose_held(
         right, bottom = (windows[here].max(axis=0) + rule.grid.source_px).tolist()
         region = Region(top=top, left=left, height=bottom - top, width=right - left)
         n_pixels = len(np.unique(row[here])) * rule.grid.tile_px**2
-        if _is_region_better(region.height * region.width, n_pixels):
+        if _LEAST_GAIN * region.height * region.width < n_pixels:
             regions.append((region, here))
         else:
             of_tiles.append(here)
     return Held(regions=tuple(regions), of_tiles=np.concatenate(of_tiles))
-
-
-def _is_region_better[T: (int, NDArray[np.int64])](of_region: T, of_tiles: T) -> Any:  # noqa: ANN401 - bool or an array of them
-    """Return whether a region is held: tiles are copied to a batch faster than they are cut."""
-    return 2 * of_region < of_tiles
 
 
 def engine_of(slide: Slide, rule: TileRule) -> TileEngine:

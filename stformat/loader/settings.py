@@ -124,7 +124,7 @@ class Settings:
 
     @property
     def kept_bytes(self) -> int:
-        """Most bytes that are used again: the group in use, those read, and one block of each."""
+        """Most bytes of memory used again: of all groups at once, with a block more each."""
         n_groups = max(1, self.workers) + 2
         return n_groups * (self.group_bytes + self.block_bytes)
 
