@@ -19,6 +19,7 @@ from stformat.kernels._images import (
 from stformat.kernels._lzw import codes_after_clear_are_bytes
 from stformat.kernels._moments import GeneMoments, gene_moments
 from stformat.kernels._pooling import pool_bins
+from stformat.kernels._selection import select_genes_inplace
 from stformat.kernels._stains import change_stains
 from stformat.kernels._text import CountRows, parse_count_rows
 from stformat.kernels._warmup import WarmKernel, warmup
@@ -41,6 +42,7 @@ __all__ = [
     "resample_tiles",
     "row_sums",
     "scatter_chunk",
+    "select_genes_inplace",
     "tiles_to_float",
     "warmup",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "check_gene_map",
     "column_indices",
     "contiguous",
     "csr",
@@ -168,3 +169,24 @@ def column_indices(indices: NDArray[Any], n_values: int) -> NDArray[Any]:
     if len(indices) != n_values:
         raise ValueError(f"indices must have one entry a value, {n_values}, got {len(indices)}")
     return indices
+
+
+def check_gene_map(gene_map: NDArray[np.int64], n_out: int, misplaced: int) -> None:
+    """Check that genes go to different columns of the result, or to none.
+
+    `misplaced` is the first gene that does not, as the twins find it, or -1.
+    """
+    if n_out > np.iinfo(np.int32).max:
+        raise ValueError(f"n_out must be below 2**31, got {n_out}")
+    if misplaced < 0:
+        return
+    target = gene_map[misplaced]
+    if -1 <= target < n_out:
+        other = int(np.argmax(gene_map == target))
+        raise ValueError(
+            f"gene_map must map genes to different columns, got {target} for genes {other} and "
+            f"{misplaced}"
+        )
+    raise ValueError(
+        f"gene_map must map to -1 or one of {n_out} columns, got {target} for gene {misplaced}"
+    )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.kernels._arguments import (
+    check_gene_map,
     column_indices,
     contiguous,
     csr,
@@ -18,7 +19,7 @@ from stformat.kernels._arguments import (
     twins_for,
 )
 
-__all__ = ["densify", "normalize_log1p", "normalize_log1p_inplace", "row_sums"]
+__all__ = ["densify", "normalize_log1p", "normalize_log1p_inplace", "row_sums", "rows_in_block"]
 
 # A block of work lasts some 100 us: long beside handing it to a thread, short beside a call.
 BLOCK_VALUES = 1 << 17
@@ -64,7 +65,7 @@ def row_sums(data: NDArray[Any], indptr: NDArray[Any]) -> NDArray[np.float64]:
     def block(start: int, stop: int) -> None:
         twins.row_sums(data, indptr[start : stop + 1], sums[start:stop])
 
-    twins.run_blocks(block, len(sums), block=_rows_in_block(len(sums), len(data)))
+    twins.run_blocks(block, len(sums), block=rows_in_block(len(sums), len(data)))
     return sums
 
 
@@ -135,7 +136,7 @@ def normalize_log1p(
             data, indptr[start : stop + 1], target_sum, totals[start:stop], normalized
         )
 
-    twins.run_blocks(block, len(indptr) - 1, block=_rows_in_block(len(indptr) - 1, len(data)))
+    twins.run_blocks(block, len(indptr) - 1, block=rows_in_block(len(indptr) - 1, len(data)))
     return normalized
 
 
@@ -189,7 +190,7 @@ def normalize_log1p_inplace(
             values, indptr[start : stop + 1], target_sum, totals[start:stop]
         )
 
-    twins.run_blocks(block, len(indptr) - 1, block=_rows_in_block(len(indptr) - 1, len(data)))
+    twins.run_blocks(block, len(indptr) - 1, block=rows_in_block(len(indptr) - 1, len(data)))
 
 
 def densify(
@@ -269,9 +270,7 @@ def densify(
         data, starts, stops = csr_rows(data, indptr, rows)
     indices = column_indices(indices, len(data))
     gene_map = contiguous(read_only("gene_map", gene_map, n_dims=1, dtypes=(np.int64,)))
-    if n_out > np.iinfo(np.int32).max:
-        raise ValueError(f"n_out must be below 2**31, got {n_out}")
-    _check_gene_map(gene_map, n_out, twins.misplaced_gene(gene_map, n_out))
+    check_gene_map(gene_map, n_out, twins.misplaced_gene(gene_map, n_out))
     # Looked up for every value: half the bytes are half the misses of the first cache.
     gene_map = gene_map.astype(np.int32)
     if target_sum is None:
@@ -305,7 +304,7 @@ def densify(
 
     # To clear a cell takes a small part of the time that a value does.
     n_values = dense.size // CELLS_A_VALUE + int((stops - starts).sum())
-    twins.run_blocks(block, len(dense), block=_rows_in_block(len(dense), n_values))
+    twins.run_blocks(block, len(dense), block=rows_in_block(len(dense), n_values))
     if misplaced:
         found = indices[min(misplaced)]
         raise ValueError(
@@ -340,20 +339,6 @@ def _totals(
     return contiguous(totals)
 
 
-def _check_gene_map(gene_map: NDArray[np.int64], n_out: int, misplaced: int) -> None:
-    if misplaced < 0:
-        return
-    target = gene_map[misplaced]
-    if -1 <= target < n_out:
-        other = int(np.argmax(gene_map == target))
-        raise ValueError(
-            f"gene_map must map genes to different columns, got {target} for genes {other} and "
-            f"{misplaced}"
-        )
-    raise ValueError(
-        f"gene_map must map to -1 or one of {n_out} columns, got {target} for gene {misplaced}"
-    )
-
-
-def _rows_in_block(n_rows: int, n_values: int) -> int:
+def rows_in_block(n_rows: int, n_values: int) -> int:
+    """Return how many rows of a matrix are a block of work."""
     return 1 + BLOCK_VALUES * n_rows // max(1, n_values)

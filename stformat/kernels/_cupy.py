@@ -259,6 +259,23 @@ class CudaTwins:
         matrix = data, indices, starts, stops
         return self._densify(matrix, target_sum, totals, gene_map, out, takes_log1p=1)
 
+    def select_genes(
+        self, data: Array, indices: Array, indptr: Array, targets: Array, lengths: Array
+    ) -> int:
+        """Return the position of the first column index that has no gene, or -1.
+
+        There is one block of rows, the whole matrix.
+        """
+        is_gene = (indices >= 0) & (indices < len(targets))
+        if not is_gene.all():
+            return int(self.xp.argmin(is_gene))
+        target = targets[indices]
+        places = self.xp.flatnonzero(target >= 0)
+        n_before = self.xp.searchsorted(places, indptr)
+        lengths[...] = n_before[1:] - n_before[:-1]
+        data[: len(places)], indices[: len(places)] = data[places], target[places]
+        return -1
+
     # ---- sums over rows --------------------------------------------------------------------------
 
     def count_moments(

@@ -30,6 +30,7 @@ __all__ = [
     "resample_finer",
     "row_sums",
     "scatter_chunk",
+    "select_genes",
     "tiles_to_float",
     "tiles_to_half",
     "value_moments",
@@ -223,6 +224,19 @@ def densify_log1p(  # noqa: PLR0917 - called by position, as its twin
         is_wanted = target >= 0
         values = data[start:stop][is_wanted].astype(np.float64)
         out[row, target[is_wanted]] = _log1p(values * scales[row])
+
+
+def select_genes(
+    data: Array, indices: Array, indptr: Array, targets: Array, lengths: Array
+) -> None:
+    """Keep the values whose genes have a target, side by side from where the first row begins."""
+    to = int(indptr[0])
+    for row, (start, stop) in enumerate(pairwise(indptr.tolist())):
+        target = targets[indices[start:stop]]
+        kept = data[start:stop][target >= 0]
+        data[to : to + len(kept)], indices[to : to + len(kept)] = kept, target[target >= 0]
+        lengths[row] = len(kept)
+        to += len(kept)
 
 
 def count_moments(

@@ -23,6 +23,7 @@ from stformat.kernels._images import (
 from stformat.kernels._lzw import codes_after_clear_are_bytes
 from stformat.kernels._moments import gene_moments
 from stformat.kernels._pooling import pool_bins
+from stformat.kernels._selection import select_genes_inplace
 from stformat.kernels._stains import change_stains
 from stformat.kernels._text import parse_count_rows
 
@@ -160,6 +161,7 @@ def _count_calls() -> _Calls:
     )
     by_column: list[tuple[str, Callable[[NDArray[Any], NDArray[Any]], object]]] = [
         ("densify", partial(_densify, indptr)),
+        ("select_genes_inplace", partial(_select_genes, indptr)),
         ("gene_moments", lambda values, columns: gene_moments(values, columns, indptr, 1)),
         ("pool_bins", lambda values, columns: pool_bins(values, columns, indptr, first, 1)),
     ]
@@ -174,6 +176,10 @@ def _pixels(dtype: type[np.generic]) -> NDArray[Any]:
 def _densify(indptr: NDArray[Any], values: NDArray[Any], columns: NDArray[Any]) -> None:
     for log1p in (False, True):
         densify(values, columns, indptr, gene_map=np.zeros(1, np.int64), n_out=1, log1p=log1p)
+
+
+def _select_genes(indptr: NDArray[Any], values: NDArray[Any], columns: NDArray[Any]) -> None:
+    select_genes_inplace(values, columns, indptr, gene_map=np.zeros(1, np.int64), n_out=1)
 
 
 def _with_both_columns(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
@@ -50,37 +51,22 @@ class ExpressionRule:
 class GeneMap:
     """Where the genes of a table go; slides of one make share it."""
 
-    target: NDArray[np.int64]
-    """(n_vars,) column that each gene of the table goes to, or -1."""
+    target: NDArray[np.int64] | None
+    """(n_vars,) column that each gene of the table goes to, or -1; None where every gene stays in
+    its column."""
 
     is_measured: NDArray[np.bool_]
     """(n_genes,) whether the table has a gene."""
 
-    is_identity: bool
-    """Whether every gene of the table stays in its column."""
-
     @classmethod
     def from_columns(cls, columns: NDArray[np.int64], n_vars: int) -> GeneMap:
         """Return the map for (n_genes,) columns of a table, -1 for a gene that it does not have."""
-        target = np.full(n_vars, -1, np.int64)
         is_measured = columns >= 0
+        if n_vars == len(columns) and (columns == np.arange(n_vars)).all():
+            return cls(target=None, is_measured=is_measured)
+        target = np.full(n_vars, -1, np.int64)
         target[columns[is_measured]] = np.flatnonzero(is_measured)
-        is_identity = n_vars == len(columns) and bool((columns == np.arange(n_vars)).all())
-        return cls(target=target, is_measured=is_measured, is_identity=is_identity)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Matrix:
-    """Rows of slides that share a map."""
-
-    data: Any
-    indices: Any
-    indptr: Any
-    totals: Any
-    """Sum of each row over all genes of its table; None where counts are not normalised."""
-
-    target: Any
-    """As `GeneMap.target`."""
+        return cls(target=target, is_measured=is_measured)
 
 
 class GroupExpression:
@@ -90,12 +76,12 @@ class GroupExpression:
     ----------
     rule : ExpressionRule
         What becomes of them.
+    held : HeldCounts
+        The counts, in the columns of a batch.
     maps : sequence of GeneMap
         Where genes go, for each kind of table.
-    held : mapping of int to HeldCounts
-        For each map that rows belong to, their counts.
     map_of_row : (n,) ndarray of int64
-        The map that each row belongs to; rows of a map come in the order in which they are held.
+        The map that each row belongs to.
     xp : module
         NumPy or CuPy: where counts are held.
     """
@@ -103,139 +89,74 @@ class GroupExpression:
     def __init__(
         self,
         rule: ExpressionRule,
+        held: HeldCounts,
         maps: Sequence[GeneMap],
-        held: Mapping[int, HeldCounts],
         map_of_row: NDArray[np.int64],
         xp: Any,  # noqa: ANN401 - a module
     ) -> None:
         self._rule = rule
-        self._maps = maps
         self._xp = xp
+        self._maps = maps
         self._map_of_row = map_of_row
-        self._row_in_matrix = np.empty(len(map_of_row), np.int64)
-        self._matrices: dict[int, _Matrix] = {}
-        self._as_scipy: dict[int, sparse.csr_array] = {}
-        for number, counts in held.items():
-            is_here = map_of_row == number
-            self._row_in_matrix[is_here] = np.arange(np.count_nonzero(is_here))
-            self._matrices[number] = _matrix(counts, maps[number], rule, xp)
+        self._data, self._indices, self._indptr = (
+            on_device(array, xp) for array in (held.data, held.indices, held.indptr)
+        )
+        self._totals = None if held.totals is None else on_device(held.totals, xp)
+        self._columns = xp.arange(rule.n_genes)
 
     def dense(self, rows: NDArray[np.int64], empty: Callable[..., Any]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
-        """Return (n, n_genes) float32 for rows of all blocks in turn, in an array of `empty`."""
-        of_row = self._map_of_row[rows]
-        first = int(of_row[0])
-        out = empty((len(rows), self._rule.n_genes), np.float32)
-        if (of_row == first).all():
-            return self._dense_of(first, rows, out)
-        for number in np.unique(of_row).tolist():
-            here = np.flatnonzero(of_row == number)
-            out[self._xp.asarray(here)] = self._dense_of(number, rows[here])
-        return out
-
-    def csr(self, rows: NDArray[np.int64]) -> sparse.csr_array:
-        """Return (n, n_genes) values for rows of all blocks in turn, in any order."""
-        from scipy import sparse  # noqa: PLC0415 - see the module's imports
-
-        if len(self._matrices) == 1:
-            return self._sparse_of(next(iter(self._matrices)), rows)
-        of_row = self._map_of_row[rows]
-        parts: list[sparse.csr_array] = []
-        order: list[NDArray[np.int64]] = []
-        for number in np.unique(of_row).tolist():
-            here = np.flatnonzero(of_row == number)
-            parts.append(self._sparse_of(number, rows[here]))
-            order.append(here)
-        if len(parts) == 1:
-            return parts[0]
-        stacked = sparse.csr_array(sparse.vstack(parts, format="csr"))
-        in_order: sparse.csr_array = stacked[np.argsort(np.concatenate(order))]
-        return in_order
-
-    def is_measured(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return (n, n_genes) whether the slide of a row has a gene."""
-        of_row = self._map_of_row[rows]
-        measured = np.empty((len(rows), self._rule.n_genes), np.bool_)
-        for number in np.unique(of_row).tolist():
-            measured[of_row == number] = self._maps[number].is_measured
-        return measured
-
-    def _dense_of(self, number: int, rows: NDArray[np.int64], out: Any = None) -> Any:  # noqa: ANN401 - of NumPy or CuPy
-        matrix = self._matrices[number]
+        """Return (n, n_genes) float32 for rows of all slides in turn, in an array of `empty`."""
         scaled: dict[str, Any] = {}
-        if matrix.totals is not None:
+        if self._totals is not None:
             target_sum = self._rule.target_sum
-            scaled = {"totals": matrix.totals, "target_sum": target_sum, "log1p": True}
+            scaled = {"totals": self._totals, "target_sum": target_sum, "log1p": True}
         return kernels.densify(
-            matrix.data,
-            matrix.indices,
-            matrix.indptr,
-            gene_map=matrix.target,
+            self._data,
+            self._indices,
+            self._indptr,
+            gene_map=self._columns,
             n_out=self._rule.n_genes,
-            rows=self._xp.asarray(self._row_in_matrix[rows]),
-            out=out,
+            rows=self._xp.asarray(rows),
+            out=empty((len(rows), self._rule.n_genes), np.float32),
             **scaled,
         )
 
-    def _whole(self, number: int) -> sparse.csr_array:
-        """Return a matrix as SciPy has it, made once."""
-        from scipy import sparse  # noqa: PLC0415 - see the module's imports
-
-        if number not in self._as_scipy:
-            matrix = self._matrices[number]
-            is_huge = len(matrix.data) > np.iinfo(np.int32).max
-            index_type = np.int64 if is_huge else matrix.indices.dtype
-            shape = len(matrix.indptr) - 1, len(matrix.target)
-            whole = sparse.csr_array(shape, dtype=matrix.data.dtype)
-            # Set one by one: given together, SciPy copies parts of larger arrays, which these are.
-            whole.data = matrix.data
-            # SciPy copies indices and offsets of different types with every call.
-            whole.indices = matrix.indices.astype(index_type, copy=False)
-            whole.indptr = matrix.indptr.astype(index_type)
-            self._as_scipy[number] = whole
-        return self._as_scipy[number]
-
-    def _sparse_of(self, number: int, rows: NDArray[np.int64]) -> sparse.csr_array:
-        matrix, wanted = self._matrices[number], self._row_in_matrix[rows]
-        counts: sparse.csr_array = self._whole(number)[wanted]
-        if matrix.totals is not None:
+    def csr(self, rows: NDArray[np.int64]) -> sparse.csr_array:
+        """Return (n, n_genes) values for rows of all slides in turn, in any order."""
+        counts: sparse.csr_array = self._whole[rows]
+        if self._totals is not None:
             counts.data = kernels.normalize_log1p(
                 counts.data,
                 counts.indptr,
                 target_sum=self._rule.target_sum,
-                totals=matrix.totals[wanted],
+                totals=self._totals[rows],
             )
-        if self._maps[number].is_identity:
-            return counts
-        return _in_columns(counts, matrix.target, self._rule.n_genes)
+        counts.sort_indices()
+        return counts
 
+    def is_measured(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return (n, n_genes) whether the slide of a row has a gene."""
+        numbers, measured = self._measured
+        return measured[np.searchsorted(numbers, self._map_of_row[rows])]
 
-def _matrix(counts: HeldCounts, genes: GeneMap, rule: ExpressionRule, xp: Any) -> _Matrix:  # noqa: ANN401 - a module
-    indptr = counts.indptr
-    totals = None
-    if rule.normalize is not None:
-        totals = xp.asarray(kernels.row_sums(counts.data, indptr))
-    return _Matrix(
-        data=on_device(counts.data, xp),
-        indices=on_device(counts.indices, xp),
-        indptr=on_device(indptr, xp),
-        totals=totals,
-        target=xp.asarray(genes.target),
-    )
+    @cached_property
+    def _measured(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The maps that rows belong to, ascending, and what each has measured."""
+        numbers = np.unique(self._map_of_row)
+        return numbers, np.stack([self._maps[number].is_measured for number in numbers.tolist()])
 
+    @cached_property
+    def _whole(self) -> sparse.csr_array:
+        """The matrix as SciPy has it."""
+        from scipy import sparse  # noqa: PLC0415 - see the module's imports
 
-def _in_columns(
-    counts: sparse.csr_array, target: NDArray[np.int64], n_genes: int
-) -> sparse.csr_array:
-    """Return rows with each value in the column that its gene goes to, columns ascending."""
-    from scipy import sparse  # noqa: PLC0415 - see the module's imports
-
-    columns = target[counts.indices]
-    is_wanted = columns >= 0
-    kept = np.zeros(len(is_wanted) + 1, np.int64)
-    np.cumsum(is_wanted, out=kept[1:])
-    moved = sparse.csr_array(
-        (counts.data[is_wanted], columns[is_wanted], kept[counts.indptr]),
-        shape=(counts.shape[0], n_genes),
-    )
-    moved.sort_indices()
-    return moved
+        is_huge = len(self._data) > np.iinfo(np.int32).max
+        index_type = np.int64 if is_huge else self._indices.dtype
+        shape = len(self._indptr) - 1, self._rule.n_genes
+        whole = sparse.csr_array(shape, dtype=self._data.dtype)
+        # Set one by one: given together, SciPy copies parts of larger arrays, which these are.
+        whole.data = self._data
+        # SciPy copies indices and offsets of different types with every call.
+        whole.indices = self._indices.astype(index_type, copy=False)
+        whole.indptr = self._indptr.astype(index_type)
+        return whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ from stformat.loader.inventory import Inventory
 from stformat.loader.memory import Memory
 from stformat.loader.plan import EpochPlan, GroupPlan
 from stformat.loader.shelf import SlideShelf
-from stformat.store.counts import CountsReader
 
 __all__ = ["Batch", "Draws", "Group", "GroupReader", "Output", "StoppedError"]
 
@@ -189,7 +188,7 @@ class GroupReader:
         pixels = self._new_pixels(plan, rows)
         held_row = np.zeros_like(rows.row)
         xy = np.empty((len(rows.row), 2))
-        held: dict[int, HeldCounts] = {}
+        counts = self._new_counts(rows)
         held_maps: list[NDArray[np.int64]] = []
         n_held = 0
         for slide in np.unique(rows.slide).tolist():
@@ -202,12 +201,10 @@ class GroupReader:
                 if pixels is not None:
                     self._go_on()
                     pixels.add(opened, rules[slide], here, rows.row[here], go_on=self._go_on)
-                if self.output.expression is not None:
-                    self._go_on()
+                if counts is not None:
                     number = int(self.inventory.map_of_slide[slide])
-                    if number not in held:
-                        held[number] = self._new_counts(opened.counts, number, rows)
-                    held[number].add(opened.counts, distinct)
+                    target = self.inventory.maps[number].target
+                    counts.add(opened.counts, distinct, target, go_on=self._go_on)
                     held_maps.append(np.full(len(distinct), number))
         return Group(
             plan=plan,
@@ -216,7 +213,7 @@ class GroupReader:
             rows=rows,
             xy=xy,
             pixels=pixels,
-            expression=self._expression(held, held_maps),
+            expression=None if counts is None else self._expression(counts, held_maps),
             held_row=held_row,
         )
 
@@ -254,22 +251,26 @@ class GroupReader:
             return HeldPixels(rows.part, rule, n_bytes, memory, self.output.empty, xp)
         return PlacedTiles(plan.order, rule, memory)
 
-    def _new_counts(self, counts: CountsReader, number: int, rows: _Rows) -> HeldCounts:
-        """Return room for the counts of rows whose genes go where a map says."""
-        n_rows = np.bincount(rows.slide, minlength=len(self.inventory.row_nnz))
-        n_rows[self.inventory.map_of_slide != number] = 0
-        n_values = int(n_rows @ np.array(self.inventory.row_nnz))
-        return HeldCounts(self.output.memory, counts.dtype, counts.index_dtype, n_values)
-
-    def _expression(
-        self, held: Mapping[int, HeldCounts], held_maps: Sequence[NDArray[np.int64]]
-    ) -> GroupExpression | None:
+    def _new_counts(self, rows: _Rows) -> HeldCounts | None:
+        """Return room for the counts of rows; None where none are wanted."""
         if self.output.expression is None:
             return None
+        row_nnz = np.array(self.inventory.row_nnz)
+        return HeldCounts(
+            self.output.memory,
+            *self.inventory.count_dtypes,
+            n_values=int(np.bincount(rows.slide, minlength=len(row_nnz)) @ row_nnz),
+            n_genes=self.output.rule.n_genes,
+            has_totals=self.output.rule.normalize is not None,
+        )
+
+    def _expression(
+        self, held: HeldCounts, held_maps: Sequence[NDArray[np.int64]]
+    ) -> GroupExpression:
         return GroupExpression(
             self.output.rule,
-            self.inventory.maps,
             held,
+            self.inventory.maps,
             np.concatenate(held_maps),
             self.output.xp,
         )

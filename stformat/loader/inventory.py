@@ -26,6 +26,10 @@ _ROWS_OF_BLOCK = 1024
 """Most rows of a block. Bins take little memory each, and batches of one place would teach little;
 what their blocks decode twice is little beside what their tiles take."""
 
+_BYTES_OF_ROW = 128
+"""What a row takes in any case: its slide, number, part and centre, its place in the matrix of
+counts and in batches, each as eight bytes, and what these are made from."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -58,7 +62,7 @@ class _Item:
     keys: tuple[str, ...] | None
     columns: NDArray[np.int64] | None
     n_vars: int
-    dtypes: tuple[np.dtype[Any], np.dtype[Any]] | None
+    count_dtypes: tuple[np.dtype[Any], np.dtype[Any]]
     row_nnz: float
     bounds: NDArray[np.int64]
     extent_px: NDArray[np.float64]
@@ -88,8 +92,12 @@ class Inventory:
     maps: tuple[GeneMap, ...]
     """Where genes go, for each kind of table; empty without expression."""
 
+    count_dtypes: tuple[np.dtype[Any], np.dtype[Any]]
+    """Types of values and columns in which those of every slide fit."""
+
     row_nnz: tuple[float, ...]
-    """Mean number of values that a row stores, of each slide; 0 without expression."""
+    """Mean number of values of wanted genes that a row stores, of each slide; 0 without
+    expression."""
 
     gene_keys: tuple[str, ...]
     """Key of each gene; empty without expression."""
@@ -101,7 +109,7 @@ class Inventory:
     """(n_blocks, 2) how far the centres of each block lie apart along x and y, in pixels."""
 
     row_bytes: tuple[int, ...]
-    """Mean bytes that the counts of a row take, of each slide; 0 without expression."""
+    """Mean bytes that a row takes beside its tile, of each slide: counts, numbers, places."""
 
     def rows_at(self, slide: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the table at places among those that are loaded."""
@@ -169,7 +177,7 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
     gene_keys = _gene_keys(items, wanted)
     for item in items if wanted.expression is not None else ():
         columns = np.arange(item.n_vars) if item.columns is None else item.columns
-        key = (item.n_vars, columns.tobytes(), item.dtypes)
+        key = (item.n_vars, columns.tobytes())
         if key not in maps:
             gene_maps.append(GeneMap.from_columns(columns, item.n_vars))
         map_of_slide.append(maps.setdefault(key, len(maps)))
@@ -182,6 +190,7 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
         map_of_slide=np.array(map_of_slide, dtype=np.int64),
         maps=tuple(gene_maps),
         gene_keys=gene_keys,
+        count_dtypes=_common_dtypes(items),
         row_nnz=tuple(item.row_nnz for item in items),
         bounds=tuple(item.bounds for item in items),
         extent_px=tuple(item.extent_px for item in items),
@@ -192,14 +201,18 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
 def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
     rows = None if selection is None else _ascending(selection, slide.n_obs)
     tiles = None if wanted.tile_px is None else TileRule.of(slide, wanted.tile_px, wanted.mpp)
-    keys, columns, dtypes, row_nnz, row_bytes = None, None, None, 0.0, 0
+    keys, columns, row_nnz, row_bytes = None, None, 0.0, _BYTES_OF_ROW
+    count_dtypes = np.dtype(np.int32), np.dtype(np.int32)
     if wanted.expression is not None:
         keys, columns = _genes_of(slide, wanted.genes)
         counts = slide.counts
-        dtypes = counts.dtype, counts.index_dtype
-        row_nnz = counts.nnz / max(1, slide.n_obs)
-        of_value = counts.dtype.itemsize + counts.index_dtype.itemsize
-        row_bytes = -(-counts.nnz * of_value // max(1, slide.n_obs))
+        count_dtypes = counts.dtype, counts.index_dtype
+        nnz = counts.nnz
+        if columns is not None:
+            nnz = counts.n_stored_in_columns(columns[columns >= 0])
+        row_nnz = nnz / max(1, slide.n_obs)
+        of_value = sum(dtype.itemsize for dtype in count_dtypes)
+        row_bytes += -(-nnz * of_value // max(1, slide.n_obs))
     xy = slide.centers_px(slice(None) if rows is None else rows)
 
     def n_bytes(n: NDArray[np.int64], extent_px: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -223,7 +236,7 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
         keys=keys,
         columns=columns,
         n_vars=slide.n_vars,
-        dtypes=dtypes,
+        count_dtypes=count_dtypes,
         row_nnz=row_nnz,
         bounds=bounds,
         extent_px=map_runs(lambda _, extent_px: extent_px, xy, bounds),
@@ -291,6 +304,11 @@ def _gene_keys(items: Sequence[_Item], wanted: Wanted) -> tuple[str, ...]:
     if problems:
         raise SlidesDifferError(*problems)
     return first.keys or ()
+
+
+def _common_dtypes(items: Sequence[_Item]) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    values, columns = zip(*(item.count_dtypes for item in items), strict=True)
+    return np.result_type(*set(values)), np.result_type(*set(columns))
 
 
 def _check_samples(items: Sequence[_Item]) -> None:

@@ -182,8 +182,8 @@ class ArrayReader:
             First element of each range and the one after its last. Ranges come in any order, and
             may overlap and repeat.
         empty : callable, optional
-            Returns the array that is read to, of so many elements of type `dtype`. Default: new
-            memory.
+            Returns the array that is read to, of so many elements of type `dtype` or of one that
+            holds its values. Default: new memory.
 
         Returns
         -------

@@ -136,7 +136,7 @@ class CompressedReader:
             Positions along the major axis.
         empty : pair of callable or None
             For values and for indices, returns the array that is read to, of so many elements of
-            type `dtype` or `index_dtype`; None for new memory.
+            type `dtype` or `index_dtype`, or of one that holds their values; None for new memory.
 
         Returns
         -------
@@ -264,7 +264,7 @@ class CountsReader:
             Rows, in any order.
         empty : pair of callable
             For values and for columns, returns the array that is read to, of so many elements of
-            type `dtype` or `index_dtype`.
+            type `dtype` or `index_dtype`, or of one that holds their values.
 
         Returns
         -------

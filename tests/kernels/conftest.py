@@ -18,12 +18,13 @@ from stformat.kernels import (
     _images,
     _moments,
     _pooling,
+    _selection,
     _stains,
 )
 
 SHIM = __file__.replace("conftest.py", "cuda_shim.h")
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-CALLERS = (_counts, _floats, _images, _moments, _pooling, _stains)
+CALLERS = (_counts, _floats, _images, _moments, _pooling, _selection, _stains)
 
 
 class CppDevice:

@@ -30,6 +30,7 @@ from stformat.kernels._numba.images import (
 )
 from stformat.kernels._numba.lzw import codes_after_clear_are_bytes
 from stformat.kernels._numba.pooling import pool_bins
+from stformat.kernels._numba.selection import select_genes
 from stformat.kernels._numba.stains import change_stains
 from stformat.kernels._numba.sums import count_moments, value_moments
 from stformat.kernels._numba.text import parse_count_rows
@@ -54,6 +55,7 @@ __all__ = [
     "row_sums",
     "run_blocks",
     "scatter_chunk",
+    "select_genes",
     "tiles_to_float",
     "tiles_to_half",
     "to_host",
