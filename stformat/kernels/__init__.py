@@ -10,6 +10,7 @@ from __future__ import annotations
 from stformat.kernels._counts import densify, normalize_log1p, normalize_log1p_inplace, row_sums
 from stformat.kernels._floats import tiles_to_float
 from stformat.kernels._images import (
+    ChunkScatter,
     downsample_2x2,
     gather_tiles,
     gather_windows,
@@ -25,6 +26,7 @@ from stformat.kernels._text import CountRows, parse_count_rows
 from stformat.kernels._warmup import WarmKernel, warmup
 
 __all__ = [
+    "ChunkScatter",
     "CountRows",
     "GeneMoments",
     "WarmKernel",

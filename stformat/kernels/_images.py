@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stformat.kernels._arguments import contiguous, read_only, result, twins_for
 
 __all__ = [
+    "ChunkScatter",
     "downsample_2x2",
     "gather_tiles",
     "gather_windows",
@@ -211,20 +212,90 @@ def scatter_chunk[T: np.unsignedinteger[Any]](  # noqa: PLR0917 - where, what, w
     array([[0, 5],
            [0, 7]], dtype=uint8)
     """
-    twins = twins_for(chunk=chunk, windows=windows, which=which, out=out)
-    chunk = read_only("chunk", chunk, n_dims=3, dtypes=SAMPLES)
-    windows = _windows(windows)
-    which = contiguous(read_only("which", which, n_dims=1, dtypes=(np.int64,)))
-    if len(which) != len(windows):
-        raise ValueError(f"which must name a tile a window, {len(windows)}, got {len(which)}")
-    if min(top, left) < 0:
-        raise ValueError(f"top and left must be at least 0, got {top} and {left}")
-    _check_tiles(out)
-    result(out, (len(out), chunk.shape[0], *out.shape[2:]), chunk.dtype, twins.xp)
-    position = twins.scatter_chunk(chunk, top, left, windows, which, out)
-    if position >= 0:
-        raise ValueError(
-            f"which must name one of {len(out)} tiles, got {which[position]} at {position}"
+    ChunkScatter(windows, which, out)(chunk, top, left, slice(None))
+
+
+class ChunkScatter:
+    """Does as `scatter_chunk` for chunk after chunk, and checks once what these share.
+
+    Parameters
+    ----------
+    windows : (m, 2) ndarray of int64
+        Columns ``(left, top)`` of windows in pixels of the level; their edge is that of the tiles.
+    which : (m,) ndarray of int64
+        Tile of `out` that each window fills.
+    out : (n, n_c, tile_px, tile_px) ndarray of uint8 or uint16
+        C-contiguous tiles.
+
+    Raises
+    ------
+    TypeError
+        If an argument is no array of the type named above.
+    ValueError
+        If a shape is not as above or `which` names a tile that `out` lacks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> tiles = np.zeros((2, 1, 2, 2), dtype=np.uint8)
+    >>> scatter = ChunkScatter(np.array([[0, 0], [1, 0]]), np.array([1, 0]), tiles)
+    >>> scatter(np.array([[[5, 6], [7, 8]]], dtype=np.uint8), 0, 0, slice(1, 2))
+    >>> tiles[0, 0]
+    array([[6, 0],
+           [8, 0]], dtype=uint8)
+    """
+
+    def __init__(
+        self,
+        windows: NDArray[np.int64],
+        which: NDArray[np.int64],
+        out: NDArray[np.unsignedinteger[Any]],
+    ) -> None:
+        self._twins = twins_for(windows=windows, which=which, out=out)
+        self._windows = _windows(windows)
+        self._which = contiguous(read_only("which", which, n_dims=1, dtypes=(np.int64,)))
+        if len(which) != len(windows):
+            raise ValueError(f"which must name a tile a window, {len(windows)}, got {len(which)}")
+        is_tile = (which >= 0) & (which < len(out))
+        if not is_tile.all():
+            place = int(is_tile.argmin())
+            raise ValueError(
+                f"which must name one of {len(out)} tiles, got {which[place]} at {place}"
+            )
+        _check_tiles(out)
+        read_only("out", out, n_dims=4, dtypes=SAMPLES)
+        self._out = result(out, out.shape, out.dtype, self._twins.xp)
+
+    def __call__(
+        self, chunk: NDArray[np.unsignedinteger[Any]], top: int, left: int, some: slice
+    ) -> None:
+        """Copy the part of a chunk that some of the windows overlap into their tiles.
+
+        Parameters
+        ----------
+        chunk : (n_c, n_y, n_x) ndarray
+            Decoded pixels of the level, of the type of the tiles.
+        top, left : int
+            Row and column of the level where the chunk begins, at least 0.
+        some : slice
+            The windows.
+
+        Raises
+        ------
+        TypeError
+            If `chunk` is no array of the type of the tiles.
+        ValueError
+            If it has other channels, or `top` or `left` is below 0.
+        """
+        chunk = read_only("chunk", chunk, n_dims=3, dtypes=(self._out.dtype.type,))
+        if chunk.shape[0] != self._out.shape[1]:
+            raise ValueError(
+                f"chunk must have the {self._out.shape[1]} channels of out, got {chunk.shape[0]}"
+            )
+        if min(top, left) < 0:
+            raise ValueError(f"top and left must be at least 0, got {top} and {left}")
+        self._twins.scatter_chunk(
+            chunk, top, left, self._windows[some], self._which[some], self._out
         )
 
 

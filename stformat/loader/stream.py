@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
-from stformat.kernels._pool import read_ahead
+import numpy as np
+
+from stformat.kernels._pool import map_chunks, read_ahead
 from stformat.loader.group import Batch, Group, Output
 
 __all__ = ["stream_batches"]
@@ -83,23 +85,36 @@ def _batches(
     with closing(groups):
         for group in groups:
             first = max(0, first_batch - group.plan.first_batch)
-            some: deque[Batch] = deque()
-            n_bytes = 0
-            for number in range(first, group.plan.n_batches):
+            n_at_once = 1
+            while first < group.plan.n_batches:
+                numbers = range(first, min(first + n_at_once, group.plan.n_batches))
+                some: deque[Batch] = deque()
                 try:
-                    some.append(group.batch(number, output))
+                    _make(group, numbers, output, some)
                 except Exception:
                     if some:
                         yield some
                     raise
-                n_bytes += sum(map(_n_bytes, some[-1].values()))
-                if n_bytes >= at_once_bytes:
-                    yield some
-                    some, n_bytes = deque(), 0
-            if some:
+                n_bytes = sum(map(_n_bytes, some[0].values()))
+                n_at_once = max(1, at_once_bytes // max(1, n_bytes))
                 yield some
+                first = numbers.stop
             # Else this group stays in memory while the next is waited for.
             del group
+
+
+def _make(group: Group, numbers: range, output: Output, into: deque[Batch]) -> None:
+    """Make batches side by side; where one cannot be made, `into` has those before it."""
+    made: list[Batch | None] = [None] * len(numbers)
+
+    def make(place: int) -> None:
+        made[place] = group.batch(numbers[place], output)
+
+    try:
+        # Threads that share a small batch would wait for one another longer than they work.
+        map_chunks(make, range(len(numbers)), n_threads=None if output.xp is np else 1)
+    finally:
+        into.extend(batch for batch in takewhile(lambda batch: batch is not None, made) if batch)
 
 
 def _n_bytes(value: Any) -> int:  # noqa: ANN401 - an array, a matrix or a number

@@ -200,22 +200,24 @@ class TileEngine:
         rows, cols = np.divmod(groups.chunks, reader.grid[2])
         # In the order of the chunks: what one of them needs is then a slice.
         which = of_window[groups.order]
-        corners, targets = windows[which], places[which]
+        scatter = kernels.ChunkScatter(windows[which], places[which], out)
+        tops, lefts, bounds = (
+            (rows * edge_y).tolist(),
+            (cols * edge_x).tolist(),
+            groups.bounds.tolist(),
+        )
 
-        def scatter(position: int, values: NDArray[Any]) -> None:
+        def visit(position: int, values: NDArray[Any]) -> None:
             if go_on is not None:
                 go_on()
-            here = slice(*groups.bounds[position : position + 2].tolist())
-            kernels.scatter_chunk(
+            scatter(
                 np.ascontiguousarray(values),  # a copy only of chunks that overhang the level
-                int(rows[position]) * edge_y,
-                int(cols[position]) * edge_x,
-                corners[here],
-                targets[here],
-                out,
+                tops[position],
+                lefts[position],
+                slice(bounds[position], bounds[position + 1]),
             )
 
-        reader.visit_chunks(groups.chunks, scatter)
+        reader.visit_chunks(groups.chunks, visit)
 
     def level(self, level: int) -> ArrayReader:
         """Return the array of a level, or raise ValueError if there is none."""

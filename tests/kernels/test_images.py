@@ -324,8 +324,13 @@ tiles = np.zeros((1, 1, 2, 2), np.uint8)
         ),
         (
             lambda: kernels.scatter_chunk(image, 0, 0, windows, which, tiles.astype(np.uint16)),
+            TypeError,
+            "uint16.*uint8",
+        ),
+        (
+            lambda: kernels.scatter_chunk(image, 0, 0, windows, which, tiles.repeat(2, axis=1)),
             ValueError,
-            "uint8.*uint16",
+            "2 channels of out, got 1",
         ),
         *(
             (
