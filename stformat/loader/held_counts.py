@@ -85,7 +85,7 @@ class HeldCounts:
         CorruptStoreError
             If a chunk is missing or damaged.
         """
-        pieces = [rows] if target is None else self._pieces(counts.indptr, rows)
+        pieces = [rows] if target is None else self._pieces(counts, rows)
         for some in pieces:
             go_on()
             lengths = counts.read_rows(some, (self._data.extend, self._indices.extend))
@@ -123,11 +123,9 @@ class HeldCounts:
         """(n,) sum of each row over all genes of its table, where that was asked for."""
         return np.concatenate(self._totals) if self._has_totals else None
 
-    def _pieces(
-        self, indptr: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> Iterator[NDArray[np.int64]]:
+    def _pieces(self, counts: CountsReader, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut rows where they hold about `_PIECE_BYTES`; a piece has a row more at most."""
-        up_to = np.cumsum(indptr[rows + 1] - indptr[rows])
+        up_to = np.cumsum(counts.n_stored_of_rows(rows))
         limits = np.arange(self._piece_values, up_to[-1] if len(rows) else 0, self._piece_values)
         ends = np.searchsorted(up_to, limits, side="right")
         yield from (some for some in np.split(rows, ends) if len(some))

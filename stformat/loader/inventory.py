@@ -262,7 +262,9 @@ def _genes_of(
     if genes is None:
         return tuple(slide.var.index), None
     if isinstance(genes, Sequence):
-        return None, slide.gene_columns(genes)
+        columns = slide.gene_columns(genes)
+        _refuse_repeated(slide, genes, columns)
+        return None, columns
     columns = np.asarray(genes.columns_in(slide))
     n_genes, n_vars = len(genes.keys), slide.n_vars
     known = columns[columns >= 0]
@@ -278,6 +280,17 @@ def _genes_of(
             f"{slide.slide_id}, got an array of {columns.dtype} of shape {columns.shape}"
         )
     return None, columns.astype(np.int64, copy=False)
+
+
+def _refuse_repeated(slide: Slide, genes: Sequence[str], columns: NDArray[np.int64]) -> None:
+    _, first, which = np.unique(columns, return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[which] != np.arange(len(columns)))
+    if len(again):
+        place = int(again[0])
+        raise ValueError(
+            f"genes must name a gene of slide {slide.slide_id} once, got "
+            f"{genes[first[which][place]]!r} and {genes[place]!r}"
+        )
 
 
 def _gene_keys(items: Sequence[_Item], wanted: Wanted) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ type NewArray = Callable[[int], NDArray[Any]]
 # Rows at random come back too seldom to be worth new memory, which costs a third of a request.
 _KEPT_BYTES = 2**23
 
+_MOST_KEPT_OFFSETS = 2**20
+"""Offsets of longer matrices are read where they are needed: a loader has many slides open."""
+
 
 class CompressedReader:
     """Reads slices along the major axis of a compressed sparse matrix; safe for threads.
@@ -61,6 +64,7 @@ class CompressedReader:
             ArrayReader(store, f"{path}/{name}", cache=cache, kept_bytes=_KEPT_BYTES)
             for name in ("data", "indices")
         )
+        self._keeps_offsets = n_major <= _MOST_KEPT_OFFSETS
         # Read once and kept: its chunks need not be.
         self._indptr_reader = ArrayReader(store, f"{path}/indptr")
 
@@ -83,12 +87,7 @@ class CompressedReader:
         CorruptStoreError
             If it does not rise from 0 to the number of stored values.
         """
-        shape = self._indptr_reader.shape
-        if shape != (self._n_major + 1,) or self._data.shape != self._indices.shape:
-            raise self._corrupt(
-                f"{self._n_major} slices of as many values as indices",
-                f"indptr {shape}, data {self._data.shape}, indices {self._indices.shape}",
-            )
+        self._check_lengths()
         indptr = self._indptr_reader.read_1d(0, self._n_major + 1).astype(np.int64, copy=False)
         nnz = self._data.shape[0]
         if indptr[0] != 0 or indptr[-1] != nnz or (np.diff(indptr) < 0).any():
@@ -97,6 +96,28 @@ class CompressedReader:
             )
         indptr.flags.writeable = False
         return indptr
+
+    def spans(self, slices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where slices begin and end among the stored values.
+
+        Up to 2**20 offsets of a matrix are loaded on first use and kept. Of one that has more,
+        those of the slices are read each time.
+
+        Raises
+        ------
+        CorruptStoreError
+            If they are no spans of the stored values.
+        """
+        if self._keeps_offsets:
+            return self.indptr[slices], self.indptr[slices + 1]
+        self._check_lengths()
+        starts, stops = np.split(
+            self._indptr_reader.take_1d(np.concatenate([slices, slices + 1])).astype(np.int64), 2
+        )
+        nnz = self._data.shape[0]
+        if ((starts < 0) | (starts > stops) | (stops > nnz)).any():
+            raise self._corrupt(f"indptr must rise from 0 to {nnz}", "offsets that do not")
+        return starts, stops
 
     def read(
         self, slices: NDArray[np.int64]
@@ -150,7 +171,7 @@ class CompressedReader:
         CorruptStoreError
             As `read` does.
         """
-        starts, stops = self.indptr[slices], self.indptr[slices + 1]
+        starts, stops = self.spans(slices)
         data, indices = map_visits(
             lambda part: part[0].read_1d_ranges(starts, stops, empty=part[1]),
             list(zip((self._data, self._indices), empty, strict=True)),
@@ -165,6 +186,14 @@ class CompressedReader:
             )
         return data, indices, stops - starts
 
+    def _check_lengths(self) -> None:
+        shape = self._indptr_reader.shape
+        if shape != (self._n_major + 1,) or self._data.shape != self._indices.shape:
+            raise self._corrupt(
+                f"{self._n_major} slices of as many values as indices",
+                f"indptr {shape}, data {self._data.shape}, indices {self._indices.shape}",
+            )
+
     def _corrupt(self, expected: str, found: str) -> CorruptStoreError:
         return CorruptStoreError(Problem("counts.matrix", self._path, expected, found))
 
@@ -172,8 +201,9 @@ class CompressedReader:
 class CountsReader:
     """The count matrix of one table, read by rows or by genes; never as a whole unless asked.
 
-    ``counts[rows]`` reads rows. On first use ``indptr`` is loaded and kept: 8 bytes a row; the
-    gene-major copy keeps 8 bytes a gene.
+    ``counts[rows]`` reads rows. Of up to 2**20 rows, where they begin is loaded on first use and
+    kept: 8 bytes a row; of more it is read when it is needed. The gene-major copy keeps 8 bytes a
+    gene.
 
     Parameters
     ----------
@@ -309,14 +339,19 @@ class CountsReader:
         values = data.astype(self.dtype, copy=False)
         return sparse.csc_array((values, indices, indptr), shape=(self.shape[0], len(columns)))
 
+    def n_stored_of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many values each of some rows holds."""
+        return _lengths(self._by_row, rows)
+
     def n_stored_in_rows(self, rows: NDArray[np.int64]) -> int:
         """Return how many values some rows hold."""
-        return _n_stored(self._by_row.indptr, rows)
+        return int(_lengths(self._by_row, rows).sum())
 
     def n_stored_in_columns(self, columns: NDArray[np.int64]) -> int:
         """Return how many values some columns hold."""
-        return _n_stored(self._by_gene.indptr, columns)
+        return int(_lengths(self._by_gene, columns).sum())
 
 
-def _n_stored(indptr: NDArray[np.int64], slices: NDArray[np.int64]) -> int:
-    return int((indptr[slices + 1] - indptr[slices]).sum())
+def _lengths(matrix: CompressedReader, slices: NDArray[np.int64]) -> NDArray[np.int64]:
+    starts, stops = matrix.spans(slices)
+    return stops - starts

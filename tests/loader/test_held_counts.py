@@ -25,6 +25,9 @@ class Counts:
         spans = [np.arange(*self.indptr[row : row + 2]) for row in rows]
         return np.concatenate([np.zeros(0, np.int64), *spans])
 
+    def n_stored_of_rows(self, rows):
+        return np.diff(self.indptr)[rows]
+
     def read_rows(self, rows, empty):
         places = self.at(rows)
         self.n_read.append(len(places))

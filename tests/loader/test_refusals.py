@@ -28,6 +28,12 @@ def load(sources, **options) -> TileLoader:
         (("spots", "no-image"), {}, NoImageError, "image"),
         (("spots", "unknown-mpp"), {"mpp": 0.5}, ValueError, "mpp is known"),
         (("spots", "other-genes"), {"genes": ["G25"]}, GeneLookupError, "G25"),
+        (
+            ("spots",),
+            {"genes": ["G1", "G2", "G1"]},
+            ValueError,
+            "slide spots once, got 'G1' and 'G1'",
+        ),
         (("fluorescence",), {"augment": Augmentation(brightness=0.1)}, ValueError, "three channel"),
         (("spots",), {"dtype": "float32", "mean": [0.5]}, ValueError, "mean must have one number"),
         (("spots",), {"dtype": "int8"}, TypeError, "float32 or float16"),

@@ -15,6 +15,7 @@ from stformat.errors import CorruptStoreError, GeneLookupError
 from stformat.genes.lookup import GeneIndex
 from stformat.metadata.stformat_v0_1 import TableAttributes
 from stformat.store import chunk_source, vector_writer
+from stformat.store import counts as counts_module
 from stformat.store.chunk_cache import ChunkCache
 from stformat.store.counts import CompressedReader, CountsReader
 
@@ -84,9 +85,12 @@ def open_counts(open_loose, matrix):
     return opened
 
 
-@pytest.fixture(scope="module")
-def counts(folder, open_counts) -> CountsReader:
-    return open_counts(folder)
+@pytest.fixture(scope="module", params=[2**20, 0], ids=["offsets kept", "offsets read"])
+def counts(request, folder, open_counts) -> CountsReader:
+    """Counts of a small matrix, read as those of small matrices are and as those of large ones."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(counts_module, "_MOST_KEPT_OFFSETS", request.param)
+        return open_counts(folder)
 
 
 def test_it_says_what_it_is(counts, matrix):
@@ -114,6 +118,16 @@ def test_rows_are_those_of_the_matrix(counts, matrix, rows):
     np.testing.assert_array_equal(found.toarray(), expected)
     assert found.nnz == np.count_nonzero(expected)
     assert found.has_canonical_format
+
+
+@given(st.lists(st.integers(0, N_OBS - 1), max_size=30))
+def test_so_many_values_are_stored(counts, matrix, rows):
+    rows = np.array(rows, np.int64)
+    lengths = np.diff(matrix.indptr)[rows]
+    np.testing.assert_array_equal(counts.n_stored_of_rows(rows), lengths)
+    assert counts.n_stored_in_rows(rows) == lengths.sum()
+    columns = np.arange(0, N_VARS, 3)
+    assert counts.n_stored_in_columns(columns) == matrix[:, columns].nnz
 
 
 def test_no_rows(counts):
@@ -194,8 +208,12 @@ def test_a_matrix_that_is_none_is_damage(tmp_path, open_counts, matrix, name, ch
                 f"{path}/{part}", shape=values.shape, dtype=values.dtype, chunks=(4000,)
             )
             array[...] = values
-    with pytest.raises(CorruptStoreError, match="tables/expression/X"):
-        open_counts(tmp_path)[:]
+    for kept in (2**20, 0):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(counts_module, "_MOST_KEPT_OFFSETS", kept)
+            counts = open_counts(tmp_path)
+        with pytest.raises(CorruptStoreError, match="tables/expression/X"):
+            counts[:]
 
 
 def test_counts_under_zstd_are_read_and_whole(small_source, small_store, tmp_path, monkeypatch):
