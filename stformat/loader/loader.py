@@ -55,9 +55,10 @@ class TileLoader:
     - ``epoch`` and ``batch_index``, int.
 
     Rows of a slide are read in blocks of neighbours, so that a chunk is decoded once for a block.
-    Blocks of all slides are permuted, and their sequence is cut into groups of a third of
-    `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes more places and
-    slides in a batch. Each row comes once an epoch, unless `weights` are given.
+    Blocks of all slides are permuted, and their sequence is cut into groups, three of which, with a
+    batch of each, fit `buffer_bytes`; a batch is drawn at random from a group. A larger buffer
+    mixes more places and slides in a batch. Each row comes once an epoch, unless `weights` are
+    given.
 
     Parameters
     ----------
@@ -105,10 +106,12 @@ class TileLoader:
     augment : Augmentation, optional
         Random changes of tiles.
     buffer_bytes : int, default: 1 GiB
-        Memory of three groups: one is drawn from, one is read, and of one the last batch may still
-        be in use, for tiles of a batch may be a view of the memory of their group. A loader takes
-        ``(max(1, workers) + 2) / 3`` times as much, and at most 512 MiB beside; batches that are
-        kept take more. It keeps about as much from one epoch to the next, until `close`.
+        Memory of three groups and three batches: one is drawn from, one is read, and of one the
+        last batch may still be in use, for tiles of a batch may be a view of the memory of their
+        group. A loader takes ``(max(1, workers) + 2) / 3`` times as much, and at most 512 MiB
+        beside; batches that are kept take more, and so do three batches, with their rows in
+        memory, that are larger than that. It keeps about as much from one epoch to the next, until
+        `close`.
     workers : int, default: 1
         Threads that read groups ahead, each of which decodes with all processors; 0 reads in the
         calling thread. More than one help where stores are far away.
@@ -424,6 +427,7 @@ class TileLoader:
         self._weights = None if weights is None else parse_weights(weights, self._inventory)
         if self._inventory.tiles is not None:
             asked.check_against(self._inventory.tiles[0])
+        self._group_bytes = asked.group_bytes(self._inventory)
 
     @property
     def _output(self) -> Output:
@@ -440,7 +444,7 @@ class TileLoader:
             mean=asked.mean,
             std=asked.std,
             augment=asked.augment,
-            group_bytes=self._settings.group_bytes,
+            group_bytes=self._group_bytes,
             memory=self._memory,
             xp=asked.xp,
         )
@@ -455,7 +459,7 @@ class TileLoader:
             "n_blocks": len(blocks.slide),
             "seed": asked.seed,
             "batch_size": asked.batch_size,
-            "group_bytes": asked.group_bytes,
+            "group_bytes": self._group_bytes,
             "shuffle": asked.shuffle,
             "drop_last": asked.drop_last,
             "rank": asked.rank,
@@ -492,7 +496,7 @@ class TileLoader:
             seed=asked.seed,
             epoch=epoch,
             batch_size=asked.batch_size,
-            group_bytes=asked.group_bytes,
+            group_bytes=self._group_bytes,
             is_shuffled=asked.shuffle,
             drops_last=asked.drop_last,
             rank=asked.rank,

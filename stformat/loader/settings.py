@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from stformat import kernels
 from stformat.loader.augment import Augmentation
 from stformat.loader.expression import Panel
+from stformat.loader.inventory import Inventory
 from stformat.loader.pixels import TileRule
 
 __all__ = ["BLOCKS_OF_GROUP", "Settings"]
@@ -118,20 +119,40 @@ class Settings:
             )
 
     @property
-    def group_bytes(self) -> int:
-        """Most bytes of a group: three of them are the buffer."""
-        return max(1, self.buffer_bytes // 3)
-
-    @property
     def kept_bytes(self) -> int:
         """Most bytes of memory used again: of all groups at once, with a block more each."""
         n_groups = max(1, self.workers) + 2
-        return n_groups * (self.group_bytes + self.block_bytes)
+        return n_groups * (self._third + self.block_bytes)
 
     @property
     def block_bytes(self) -> int:
         """Most bytes of a block."""
-        return max(1, self.group_bytes // BLOCKS_OF_GROUP)
+        return max(1, self._third // BLOCKS_OF_GROUP)
+
+    @property
+    def _third(self) -> int:
+        return self.buffer_bytes // 3
+
+    def group_bytes(self, inventory: Inventory) -> int:
+        """Return the most bytes of a group: three, with a batch of each, are the buffer."""
+        return max(1, self._third - self._batch_bytes(inventory))
+
+    def _batch_bytes(self, inventory: Inventory) -> int:
+        """Return what a batch takes beside its group."""
+        of_row = 0
+        if inventory.tiles is not None:
+            rule = inventory.tiles[0]
+            is_view = self.device == "cpu" and not any(r.uses_regions for r in inventory.tiles)
+            of_row += 0 if is_view else rule.tile_bytes
+            if self.dtype is not None:
+                n_samples = rule.tile_bytes // rule.dtype.itemsize
+                of_row += n_samples * np.dtype(self.dtype).itemsize
+        if self.expression == "dense":
+            of_row += len(inventory.gene_keys) * np.dtype(np.float32).itemsize
+        elif self.expression == "csr":
+            of_value = sum(dtype.itemsize for dtype in inventory.count_dtypes)
+            of_row += int(max(inventory.row_nnz) * of_value)
+        return self.batch_size * of_row
 
     @property
     def xp(self) -> Any:  # noqa: ANN401 - a module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import pickle
 import subprocess
 import sys
@@ -94,30 +95,46 @@ def test_a_loader_uses_its_memory_again_and_gives_it_up(paths):
 
 
 PEAK = """
-import sys, psutil
+import json, sys, time, psutil
 from stformat.loader import TileLoader
 import numba, scipy.sparse
 process = psutil.Process()
 def anonymous():
     memory = process.memory_info()
     return memory.rss - memory.shared
-buffer_bytes, peak, n_bytes = 96 * 2**20, 0, 0
-loader = TileLoader([sys.argv[1]] * 12, tile_px=224, batch_size=64, buffer_bytes=buffer_bytes)
+peak, n_bytes = 0, 0
+loader = TileLoader([sys.argv[1]] * int(sys.argv[2]), tile_px=224, **json.loads(sys.argv[3]))
 before = anonymous()
 for batch in loader:
     peak = max(peak, anonymous())
     n_bytes += batch["tile"].nbytes
+    time.sleep(0.1)  # as long as whoever trains: all that is made ahead is made
 print(peak - before, n_bytes)
 """
 
 
-def test_an_epoch_takes_its_buffer_and_little_beside(store):
-    """Tiles of 5 times the limit stream through."""
+@pytest.mark.parametrize(
+    ("kind", "n_slides", "options", "limit"),
+    [
+        pytest.param(
+            "bins", 12, {"batch_size": 64, "buffer_bytes": 96 * MIB}, 246 * MIB, id="overlapping"
+        ),
+        pytest.param(
+            "spots", 40, {"batch_size": 144, "buffer_bytes": 384 * MIB, "dtype": "float32"},
+            384 * MIB, id="floats",
+        ),
+        pytest.param(
+            "spots", 50, {"batch_size": 64, "buffer_bytes": 48 * MIB, "workers": 4}, 246 * MIB,
+            id="4 workers, whose groups take twice the buffer",
+        ),
+    ],
+)  # fmt: skip
+def test_an_epoch_takes_its_buffer_and_little_beside(store, kind, n_slides, options, limit):
+    """Tiles of more than the limit stream through."""
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, str(store("bins"))],
+        [sys.executable, "-c", PEAK, str(store(kind)), str(n_slides), json.dumps(options)],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     peak, n_bytes = map(int, done.stdout.split())
-    limit = 96 * MIB
-    assert n_bytes > 400 * MIB
-    assert peak < limit + 150 * MIB
+    assert n_bytes > 1.5 * limit
+    assert peak < limit
