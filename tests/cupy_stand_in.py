@@ -331,7 +331,8 @@ def _parts(key):
     for part in parts:
         is_position = isinstance(part, int | np.integer) and not isinstance(part, bool)
         is_alone = isinstance(part, ndarray) and part is key
-        if not (is_position or is_alone or part in (None, ...) or isinstance(part, slice)):
+        is_whole = part is None or part is ... or isinstance(part, slice)
+        if not (is_position or is_alone or is_whole):
             raise TypeError(f"an index must be an array of CuPy, got {type(part).__name__}")
     return parts
 

@@ -97,7 +97,8 @@ class GroupExpression:
     map_of_row : (n,) ndarray of int64
         The map that each row belongs to; rows of a map come in the order in which they are held.
     xp : module
-        NumPy or CuPy: where counts are held.
+        NumPy or CuPy: where rows are made dense. Counts are copied there when they are first
+        needed, so that a GPU holds those of one group.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class GroupExpression:
         for number, counts in held.items():
             is_here = map_of_row == number
             self._row_in_matrix[is_here] = np.arange(np.count_nonzero(is_here))
-            self._matrices[number] = _matrix(counts, maps[number], rule, xp)
+            self._matrices[number] = _matrix(counts, maps[number], rule)
 
     def dense(self, rows: NDArray[np.int64], empty: Callable[..., Any]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         """Return (n, n_genes) float32 for rows of all blocks in turn, in an array of `empty`."""
@@ -159,8 +160,17 @@ class GroupExpression:
             measured[of_row == number] = self._maps[number].is_measured
         return measured
 
+    def _on_device(self, number: int) -> _Matrix:
+        matrix, xp = self._matrices[number], self._xp
+        if not isinstance(matrix.data, xp.ndarray):
+            parts = {name: getattr(matrix, name) for name in _Matrix.__slots__}
+            matrix = self._matrices[number] = _Matrix(
+                **{k: None if part is None else on_device(part, xp) for k, part in parts.items()}
+            )
+        return matrix
+
     def _dense_of(self, number: int, rows: NDArray[np.int64], out: Any = None) -> Any:  # noqa: ANN401 - of NumPy or CuPy
-        matrix = self._matrices[number]
+        matrix = self._on_device(number)
         scaled: dict[str, Any] = {}
         if matrix.totals is not None:
             target_sum = self._rule.target_sum
@@ -209,17 +219,14 @@ class GroupExpression:
         return _in_columns(counts, matrix.target, self._rule.n_genes)
 
 
-def _matrix(counts: HeldCounts, genes: GeneMap, rule: ExpressionRule, xp: Any) -> _Matrix:  # noqa: ANN401 - a module
-    indptr = counts.indptr
-    totals = None
-    if rule.normalize is not None:
-        totals = xp.asarray(kernels.row_sums(counts.data, indptr))
+def _matrix(counts: HeldCounts, genes: GeneMap, rule: ExpressionRule) -> _Matrix:
+    data, indptr = counts.data, counts.indptr
     return _Matrix(
-        data=on_device(counts.data, xp),
-        indices=on_device(counts.indices, xp),
-        indptr=on_device(indptr, xp),
-        totals=totals,
-        target=xp.asarray(genes.target),
+        data=data,
+        indices=counts.indices,
+        indptr=indptr,
+        totals=None if rule.normalize is None else kernels.row_sums(data, indptr),
+        target=genes.target,
     )
 
 

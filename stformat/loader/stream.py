@@ -87,7 +87,8 @@ def _batches(
             n_bytes = 0
             for number in range(first, group.plan.n_batches):
                 try:
-                    some.append(group.batch(number, output))
+                    with output.on_device():
+                        some.append(group.batch(number, output))
                 except Exception:
                     if some:
                         yield some
