@@ -81,6 +81,16 @@ def fast_path(tmp_path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def load_beside(name: str, file: str) -> Any:  # a module
+    """Return a module of tests under a name; it is not found by that name afterwards."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(scope="session")
 def use_cupy(
     tmp_path_factory: pytest.TempPathFactory,
@@ -90,15 +100,11 @@ def use_cupy(
 
     @cache
     def stand_in() -> ModuleType:
-        path = Path(__file__).with_name("cupy_stand_in.py")
-        spec = importlib.util.spec_from_file_location("cupy", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        if module.COMPILER is None:
+        cuda_as_cpp = load_beside("cuda_as_cpp", "cuda_as_cpp.py")
+        if cuda_as_cpp.COMPILER is None:
             pytest.skip("CUDA sources are tested as C++: install a compiler, such as g++")
-        module.build_folder = tmp_path_factory.mktemp("cuda")
+        module = load_beside("cupy", "cupy_stand_in.py")
+        module.compile_source = cuda_as_cpp.Compiler(tmp_path_factory.mktemp("cuda"))
         return module
 
     def on_gpu() -> ModuleType:

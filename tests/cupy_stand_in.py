@@ -1,11 +1,11 @@
 """What stformat uses of CuPy, for tests on machines without a GPU; loaded under the name `cupy`.
 
-Arrays have memory of their own that NumPy does not see, and CUDA sources run as C++, compiled
-through ``kernels/cuda_shim.h``. It refuses what CuPy refuses. It also refuses what CuPy lets pass
-and should not happen here: arrays of NumPy as indices (they are copied at each use), arrays of
-another device than the current one, or of another stream without waiting for it (a race), numbers
-without a type and arrays of another type as arguments of kernels. New memory holds garbage. What is
-not here raises `AttributeError`, and has to be looked up in CuPy before it is added.
+Arrays have memory of their own that NumPy does not see; CUDA sources run as C++. It refuses what
+CuPy refuses. It also refuses what CuPy lets pass and should not happen here: arrays of NumPy as
+indices (they are copied at each use), arrays of another device than the current one, or of another
+stream without waiting for it (a race), numbers without a type and arrays of another type as
+arguments of kernels. New memory holds garbage. What is not here raises `AttributeError`, and has to
+be looked up in CuPy before it is added.
 """
 
 from __future__ import annotations
@@ -13,31 +13,22 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import re
-import shutil
-import subprocess
 import threading
 import weakref
 from itertools import count
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 N_DEVICES = 2
-COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-SHIM = Path(__file__).parent / "kernels" / "cuda_shim.h"
-# As CUDA has it: memory may be read by any type.
-CPP_FLAGS = ("-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-fno-strict-aliasing")
-CPP_OPTIONS = {"--std=c++17": "-std=c++17", "--fmad=false": "-ffp-contract=off"}
 GARBAGE = 0xA5
 LEGACY, PER_THREAD = 0, 2
 MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
 MOST_THREADS = 1024
 
-build_folder = None
-"""Where sources are compiled; set by whoever loads this."""
+compile_source = None
+"""Compiles a source with options, as `cuda_as_cpp.Compiler` does; set by whoever loads this."""
 
 
 class CUDARuntimeError(RuntimeError):
@@ -459,11 +450,11 @@ class RawModule:
     @property
     def names(self):
         """All kernels; CuPy does not say which there are."""
-        return _library(*self._source).names
+        return compile_source(*self._source).names
 
     def get_function(self, name):
         _device()
-        library = _library(*self._source)
+        library = compile_source(*self._source)
         if name not in library.names:
             raise RuntimeError("CUDA_ERROR_NOT_FOUND: named symbol not found")
         return RawKernel(getattr(library, f"run_{name}"), name)
@@ -505,41 +496,3 @@ def _kind(argument):
     is_fraction = dtype.kind == "f" and dtype.itemsize > 2  # kernels write the bits of halves
     is_signed = dtype.kind == "i" and not is_array
     return dtype.itemsize | 16 * is_fraction | 32 * is_signed | 64 * is_array
-
-
-_libraries = {}
-_lock = threading.Lock()
-
-
-def _library(code, options):
-    with _lock:
-        key = code, options
-        if key not in _libraries:
-            folder = Path(build_folder) / str(len(_libraries))
-            folder.mkdir()
-            _libraries[key] = _compiled(code, [CPP_OPTIONS[option] for option in options], folder)
-        return _libraries[key]
-
-
-def _compiled(code, flags, folder):
-    entry = folder / "kernels.cpp"
-    entry.write_text(f'#include "{SHIM}"\n{code}')
-    # Macros make most of the kernels.
-    whole = _run_compiler(*flags, "-E", entry)
-    names = re.findall(r'extern "C"[^(;{]*?\bvoid (\w+)\(', whole)
-    with entry.open("a") as file:
-        file.writelines(f"SHIM_ENTRY({name})\n" for name in names)
-    library = entry.with_suffix(".so")
-    _run_compiler(*CPP_FLAGS, *flags, "-o", library, entry)
-    loaded = ctypes.CDLL(str(library))
-    loaded.names = frozenset(names)
-    return loaded
-
-
-def _run_compiler(*arguments):
-    result = subprocess.run(
-        [COMPILER, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        raise RuntimeError(result.stderr)
-    return result.stdout
