@@ -6,6 +6,7 @@ under ``-m reliability`` and with ``c`` under ``-m long``.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -14,8 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -75,6 +79,50 @@ def fast_path(tmp_path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=memory, prefix="stformat-") as folder:
         yield Path(folder)
+
+
+def load_beside(name: str, file: str) -> Any:  # a module
+    """Return a module of tests under a name; it is not found by that name afterwards."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def use_cupy(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], AbstractContextManager[ModuleType]]:
+    """What lets stformat find CuPy for a while: that of a "gpu", or a "stand-in" for it."""
+    from stformat.kernels import _cupy
+
+    @cache
+    def stand_in() -> ModuleType:
+        cuda_as_cpp = load_beside("cuda_as_cpp", "cuda_as_cpp.py")
+        if cuda_as_cpp.COMPILER is None:
+            pytest.skip("CUDA sources are tested as C++: install a compiler, such as g++")
+        module = load_beside("cupy", "cupy_stand_in.py")
+        module.compile_source = cuda_as_cpp.Compiler(tmp_path_factory.mktemp("cuda"))
+        return module
+
+    def on_gpu() -> ModuleType:
+        module = pytest.importorskip("cupy", reason="needs CuPy: uv sync --extra gpu")
+        if not module.is_available():
+            pytest.skip("needs an NVIDIA GPU and its driver: nvidia-smi lists none")
+        return module
+
+    @contextmanager
+    def using(kind: str) -> Iterator[ModuleType]:
+        module = on_gpu() if kind == "gpu" else stand_in()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setitem(sys.modules, "cupy", module)
+            _cupy.cuda_twins.cache_clear()
+            yield module
+        _cupy.cuda_twins.cache_clear()
+
+    return using
 
 
 class Child:

@@ -1,26 +1,27 @@
 """CUDA twins of `_reference` for CuPy arrays: launches of the kernels in ``cuda/*.cu``.
 
-CuPy compiles the sources on first use and caches the result on disk. Array arguments have been
-checked by the functions that call these.
+CuPy compiles the sources on first use, for each device, and caches the result on disk. Array
+arguments have been checked by the functions that call these.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OPTIONS", "SOURCES", "CudaTwins", "Device", "cuda_twins"]
+__all__ = ["OPTIONS", "SOURCES", "CudaTwins", "cuda_twins", "source_code"]
 
 type Array = Any  # of CuPy, which ships no type information
 
 SOURCES = Path(__file__).parent / "cuda"
 # Products are rounded before they are added, as everywhere; sources say fma where they are not.
-OPTIONS = ("--std=c++17", "--fmad=false", f"-I{SOURCES}")
+OPTIONS = ("--std=c++17", "--fmad=false")
 
 THREADS = 256
 MAX_BLOCKS = 1 << 20
@@ -30,57 +31,40 @@ NOT_FOUND = (1 << 64) - 1
 NO_PLACE = (1 << 63) - 1
 
 
-class Device(Protocol):
-    """Where arrays are and kernels run: CuPy's current GPU, or a stand-in for it in tests."""
+@cache
+def source_code(source: str) -> str:
+    """Return the code of a source file with that of the headers it includes in their place.
 
-    xp: Any
-    """Module of arrays with NumPy's functions."""
-
-    def launch(
-        self, source: str, name: str, grid: tuple[int, ...], block: int, arguments: tuple[Any, ...]
-    ) -> None:
-        """Run a kernel of a source file with NumPy scalars and arrays as arguments."""
-
-    def to_host(self, array: Array) -> NDArray[Any]:
-        """Return an array in the host's memory."""
+    CuPy names what it keeps on disk by the code it is given, whatever that includes: a header that
+    changed would not be seen.
+    """
+    code = (SOURCES / f"{source}.cu").read_text()
+    return re.sub(r'#include "(\w+\.cuh)"', lambda found: _header(found[1]), code)
 
 
-class _Gpu:
-    """CuPy's current device."""
-
-    def __init__(self) -> None:
-        import cupy  # noqa: PLC0415 - an extra; whoever passes a CuPy array has it
-
-        self.xp = cupy
-        self._module = cache(self._compiled)
-
-    def _compiled(self, source: str) -> Any:  # noqa: ANN401 - CuPy's own type
-        code = (SOURCES / f"{source}.cu").read_text()
-        return self.xp.RawModule(code=code, options=OPTIONS)
-
-    def launch(
-        self, source: str, name: str, grid: tuple[int, ...], block: int, arguments: tuple[Any, ...]
-    ) -> None:
-        self._module(source).get_function(name)(grid, (block,), arguments)
-
-    def to_host(self, array: Array) -> NDArray[Any]:
-        host: NDArray[Any] = self.xp.asnumpy(array)
-        return host
+def _header(name: str) -> str:
+    return (SOURCES / name).read_text().replace("#pragma once\n", "")
 
 
 @cache
 def cuda_twins() -> CudaTwins:
-    """Return the twins for CuPy's current device."""
-    return CudaTwins(_Gpu())
+    """Return the twins, which run on whichever device of CuPy is current."""
+    return CudaTwins()
 
 
 class CudaTwins:
     """The twins, by the names that `_numba` gives them."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self.xp = device.xp
-        self.to_host = device.to_host
+    def __init__(self) -> None:
+        import cupy  # noqa: PLC0415 - an extra; whoever passes a CuPy array has it
+
+        self.xp = cupy
+        self._module = cache(self._new_module)
+
+    def to_host(self, array: Array) -> NDArray[Any]:
+        """Return an array in the host's memory."""
+        host: NDArray[Any] = self.xp.asnumpy(array)
+        return host
 
     @staticmethod
     def run_blocks(function: Callable[[int, int], object], n_items: int, *, block: int) -> None:
@@ -354,14 +338,24 @@ class CudaTwins:
     def _over_items(self, source: str, name: str, n_items: int, arguments: tuple[Any, ...]) -> None:
         n_blocks = min(-(-n_items // THREADS), MAX_BLOCKS)
         if n_blocks > 0:
-            self._device.launch(source, name, (n_blocks,), THREADS, arguments)
+            self._launch(source, name, (n_blocks,), arguments)
 
     def _over_planes(
         self, source: str, name: str, n_planes: int, in_plane: int, arguments: tuple[Any, ...]
     ) -> None:
         n_blocks = min(-(-in_plane // THREADS), MAX_BLOCKS_ALONG_Y)
         if n_planes > 0 and n_blocks > 0:
-            self._device.launch(source, name, (n_planes, n_blocks), THREADS, arguments)
+            self._launch(source, name, (n_planes, n_blocks), arguments)
+
+    def _launch(
+        self, source: str, name: str, grid: tuple[int, ...], arguments: tuple[Any, ...]
+    ) -> None:
+        """Run a kernel of a source file with NumPy scalars and arrays as arguments."""
+        self._module(source).get_function(name)(grid, (THREADS,), arguments)
+
+    def _new_module(self, source: str) -> Any:  # noqa: ANN401 - CuPy's own type
+        # It is compiled and loaded for each device on which a kernel of it is asked for.
+        return self.xp.RawModule(code=source_code(source), options=OPTIONS)
 
     def _image(self, image: Array) -> tuple[Array, tuple[np.int64, ...]]:
         """Return an image of contiguous rows with the strides of channels and rows, its size."""

@@ -83,7 +83,8 @@ class GroupExpression:
     map_of_row : (n,) ndarray of int64
         The map that each row belongs to.
     xp : module
-        NumPy or CuPy: where counts are held.
+        NumPy or CuPy: where rows are made dense. Counts are copied there when they are first
+        needed, so that a GPU holds those of one group.
     """
 
     def __init__(
@@ -98,27 +99,17 @@ class GroupExpression:
         self._xp = xp
         self._maps = maps
         self._map_of_row = map_of_row
-        self._data, self._indices, self._indptr = (
-            on_device(array, xp) for array in (held.data, held.indices, held.indptr)
-        )
-        self._totals = None if held.totals is None else on_device(held.totals, xp)
-        self._columns = xp.arange(rule.n_genes)
+        self._held = held
+        self._totals = held.totals
+        self._moves_genes = any(genes.target is not None for genes in maps)
 
     def dense(self, rows: NDArray[np.int64], empty: Callable[..., Any]) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         """Return (n, n_genes) float32 for rows of all slides in turn, in an array of `empty`."""
-        scaled: dict[str, Any] = {}
-        if self._totals is not None:
-            target_sum = self._rule.target_sum
-            scaled = {"totals": self._totals, "target_sum": target_sum, "log1p": True}
         return kernels.densify(
-            self._data,
-            self._indices,
-            self._indptr,
-            gene_map=self._columns,
             n_out=self._rule.n_genes,
             rows=self._xp.asarray(rows),
             out=empty((len(rows), self._rule.n_genes), np.float32),
-            **scaled,
+            **self._matrix,
         )
 
     def csr(self, rows: NDArray[np.int64]) -> sparse.csr_array:
@@ -131,13 +122,26 @@ class GroupExpression:
                 target_sum=self._rule.target_sum,
                 totals=self._totals[rows],
             )
-        counts.sort_indices()
+        if self._moves_genes:
+            counts.sort_indices()
         return counts
 
     def is_measured(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return (n, n_genes) whether the slide of a row has a gene."""
         numbers, measured = self._measured
         return measured[np.searchsorted(numbers, self._map_of_row[rows])]
+
+    @cached_property
+    def _matrix(self) -> dict[str, Any]:
+        """What does not change from batch to batch of the arguments of `kernels.densify`."""
+        held, xp = self._held, self._xp
+        columns = xp.arange(self._rule.n_genes)
+        csr = {"data": held.data, "indices": held.indices, "indptr": held.indptr}
+        matrix = {"gene_map": columns} | {k: on_device(part, xp) for k, part in csr.items()}
+        if self._totals is None:
+            return matrix
+        scaled = {"target_sum": self._rule.target_sum, "log1p": True}
+        return matrix | scaled | {"totals": on_device(self._totals, xp)}
 
     @cached_property
     def _measured(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -150,13 +154,12 @@ class GroupExpression:
         """The matrix as SciPy has it."""
         from scipy import sparse  # noqa: PLC0415 - see the module's imports
 
-        is_huge = len(self._data) > np.iinfo(np.int32).max
-        index_type = np.int64 if is_huge else self._indices.dtype
-        shape = len(self._indptr) - 1, self._rule.n_genes
-        whole = sparse.csr_array(shape, dtype=self._data.dtype)
+        data, indices, indptr = self._held.data, self._held.indices, self._held.indptr
+        index_type = np.int64 if len(data) > np.iinfo(np.int32).max else indices.dtype
+        whole = sparse.csr_array((len(indptr) - 1, self._rule.n_genes), dtype=data.dtype)
         # Set one by one: given together, SciPy copies parts of larger arrays, which these are.
-        whole.data = self._data
+        whole.data = data
         # SciPy copies indices and offsets of different types with every call.
-        whole.indices = self._indices.astype(index_type, copy=False)
-        whole.indptr = self._indptr.astype(index_type)
+        whole.indices = indices.astype(index_type, copy=False)
+        whole.indptr = indptr.astype(index_type)
         return whole

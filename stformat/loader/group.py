@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -65,6 +66,9 @@ class Output:
 
     xp: Any
     """NumPy or CuPy: where arrays are made."""
+
+    on_device: Callable[[], AbstractContextManager[None]]
+    """Makes the device of the pass current, in whichever thread makes a batch."""
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Any:  # noqa: ANN401 - of NumPy or CuPy
         """Return an array of any content."""

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from stformat.loader.augment import Augmentation
 from stformat.loader.decodes import DecodeCounts, count_decodes
+from stformat.loader.device import hold_current
 from stformat.loader.expression import ExpressionRule, Panel
 from stformat.loader.group import Batch, Group, GroupReader, Output
 from stformat.loader.inventory import Wanted, take_inventory
@@ -122,8 +123,10 @@ class TileLoader:
         Which of how many disjoint shares of each epoch this loader has. Shares differ by one row at
         most; with `drop_last` all have as many batches.
     device : {"cpu", "cuda"}, default: "cpu"
-        Where arrays are made: by NumPy, or by CuPy on the current GPU, to which a group is copied
-        before its first batch is made.
+        Where tiles and expression are made: by NumPy, or by CuPy on the GPU, and in the order of
+        the stream, that are current where a pass begins; other arrays are NumPy's in any case. A
+        group is copied to the GPU when its first batch is made, one at a time: about a third of
+        `buffer_bytes` beside the batches.
 
     Raises
     ------
@@ -137,11 +140,14 @@ class TileLoader:
         If a slide lacks a gene that is named, or has several of its name.
     StoreError
         If a slide cannot be opened. Later, a note of an exception names the slide.
+    ModuleNotFoundError
+        If CuPy is missing where `device` is "cuda": ``pip install stformat[gpu]``.
 
     Notes
     -----
     Every slide is opened once at the beginning, and all that could keep an epoch from ending is
-    checked then. A loader may be pickled, and used after a fork.
+    checked then. A loader may be pickled, and used after a fork; but a GPU, whatever uses it, must
+    not have been used before the fork.
 
     Examples
     --------
@@ -395,7 +401,7 @@ class TileLoader:
         """
         from stformat.loader.torch_dataset import TorchTiles  # noqa: PLC0415 - an extra
 
-        return TorchTiles(self)
+        return TorchTiles(self, is_on_gpu=self._settings.device == "cuda")
 
     def _prepare(
         self,
@@ -447,24 +453,19 @@ class TileLoader:
             group_bytes=self._group_bytes,
             memory=self._memory,
             xp=asked.xp,
+            on_device=hold_current(asked.xp, asked.workers),
         )
 
     @property
     def _order(self) -> dict[str, int | bool]:
         """What the order of batches depends on, as far as numbers say it."""
-        asked = self._settings
-        blocks = self._inventory.blocks
-        return {
+        names = "seed", "batch_size", "shuffle", "drop_last", "rank", "world_size"
+        own = {
             "n_rows": self.n_rows,
-            "n_blocks": len(blocks.slide),
-            "seed": asked.seed,
-            "batch_size": asked.batch_size,
+            "n_blocks": len(self._inventory.blocks.slide),
             "group_bytes": self._group_bytes,
-            "shuffle": asked.shuffle,
-            "drop_last": asked.drop_last,
-            "rank": asked.rank,
-            "world_size": asked.world_size,
         }
+        return own | {name: getattr(self._settings, name) for name in names}
 
     def _batches(self, here: _Position, process: int, n_processes: int) -> Generator[Batch]:
         draws = self._draw(here.epoch)

@@ -72,6 +72,7 @@ class Settings:
                 raise ValueError(f"{name} must be {known}, got {getattr(self, name)!r}")
         self._check_expression()
         self._check_tiles()
+        _ = self.xp  # CuPy is missing now, not when an epoch begins
 
     def _check_expression(self) -> None:
         if self.expression is None:
@@ -159,6 +160,9 @@ class Settings:
         """Module of arrays: NumPy, or CuPy where they are on a GPU."""
         if self.device == "cpu":
             return np
-        import cupy  # noqa: PLC0415 - an extra
-
+        try:
+            import cupy  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            error.add_note("install stformat[gpu], or stformat[gpu-cuda12] for CUDA 12")
+            raise
         return cupy

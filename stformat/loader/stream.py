@@ -90,7 +90,8 @@ def _batches(
                 numbers = range(first, min(first + n_at_once, group.plan.n_batches))
                 some: deque[Batch] = deque()
                 try:
-                    _make(group, numbers, output, some)
+                    with output.on_device():
+                        _make(group, numbers, output, some)
                 except Exception:
                     if some:
                         yield some

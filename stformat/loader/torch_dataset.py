@@ -58,6 +58,8 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
     ----------
     loader : TileLoader
         The loader.
+    is_on_gpu : bool, default: False
+        Whether it makes arrays on a GPU; tensors are then the same memory of the GPU.
 
     Notes
     -----
@@ -73,6 +75,9 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
     **Resuming.** Within an epoch that workers read, only they know where they stand: let
     torchdata's ``StatefulDataLoader`` keep their states. It yields the batches that were left, in
     the same order, with the same number of workers. Without workers, `state_dict` says it.
+
+    **GPUs.** Memory of a GPU does not pass from a worker to its parent: a loader on a GPU is read
+    without workers. It reads ahead by threads of its own.
 
     **Slides at URLs.** Workers must be started by ``multiprocessing_context="spawn"`` or
     ``"forkserver"``: one that is forked from a process that read URLs raises `StoreReadError`.
@@ -100,9 +105,10 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
     1 2 torch.uint8 torch.Size([2, 3, 64, 64])
     """
 
-    def __init__(self, loader: BatchSource) -> None:
+    def __init__(self, loader: BatchSource, *, is_on_gpu: bool = False) -> None:
         super().__init__()
         self._loader = loader
+        self._is_on_gpu = is_on_gpu
         # The epoch that was set last and how often one was, in memory that workers share.
         self._told = torch.zeros(2, dtype=torch.int64).share_memory_()
         self._n_heard = 0
@@ -123,8 +129,19 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the batches of the next epoch, in a worker of a DataLoader its part of them."""
+        """Yield the batches of the next epoch, in a worker of a DataLoader its part of them.
+
+        Raises
+        ------
+        ValueError
+            If a worker of a DataLoader is to make batches on a GPU.
+        """
         worker = get_worker_info()
+        if worker is not None and self._is_on_gpu:
+            raise ValueError(
+                f"num_workers must be 0 where batches are made on a GPU, got {worker.num_workers}: "
+                "the loader reads ahead by threads of its own"
+            )
         loader = self.loader
         if worker is not None:
             self._hear_of_epoch()

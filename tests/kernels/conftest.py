@@ -1,86 +1,13 @@
 """The kernels to test: compiled for this processor, as CUDA sources in C++, and on a GPU."""
 
-import ctypes
 import inspect
-import re
-import shutil
-import subprocess
+from itertools import product
 
 import numpy as np
 import pytest
 
 import stformat.kernels
-from stformat.kernels import (
-    _arguments,
-    _counts,
-    _cupy,
-    _floats,
-    _images,
-    _moments,
-    _pooling,
-    _selection,
-    _stains,
-)
-
-SHIM = __file__.replace("conftest.py", "cuda_shim.h")
-COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-CALLERS = (_counts, _floats, _images, _moments, _pooling, _selection, _stains)
-
-
-class CppDevice:
-    """The device that tests have without a GPU: CUDA sources as C++, arrays of NumPy."""
-
-    xp = np
-
-    def __init__(self, folder):
-        self._folder = folder
-        self._libraries = {}
-
-    def to_host(self, array):
-        return array
-
-    def _library(self, source):
-        if source not in self._libraries:
-            code = preprocessed(_cupy.SOURCES / f"{source}.cu")
-            entry = self._folder / f"{source}.cpp"
-            names = re.findall(r"void (\w+)\(", "".join(re.findall(r'extern "C".*?\(', code)))
-            entry.write_text(
-                f'#include "{SHIM}"\n#include "{_cupy.SOURCES / source}.cu"\n'
-                + "".join(f"SHIM_ENTRY({name})\n" for name in names)
-            )
-            library = entry.with_suffix(".so")
-            compile_cpp("-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, entry)
-            self._libraries[source] = ctypes.CDLL(library)
-        return self._libraries[source]
-
-    def launch(self, source, name, grid, block, arguments):
-        run = getattr(self._library(source), f"run_{name}")
-        held = [self._pointer(argument) for argument in arguments]
-        places = (ctypes.c_void_p * len(held))(*(each.ctypes.data for each in held))
-        grid_x, grid_y = (*grid, 1)[:2]
-        assert run(grid_x, grid_y, block, places, len(held)) == 0, f"{name}: number of arguments"
-
-    @staticmethod
-    def _pointer(argument):
-        """Return memory that holds the argument itself: a number, or the address of an array."""
-        if isinstance(argument, np.ndarray):
-            return np.array([argument.ctypes.data], np.uint64)
-        assert isinstance(argument, np.generic), "numbers have a type, for the kernel to read"
-        return np.array([argument])
-
-
-def preprocessed(path):
-    return compile_cpp("-E", "-include", SHIM, "-x", "c++", path)
-
-
-def compile_cpp(*arguments):
-    # As CUDA has it: no fused multiply-add but where it is asked for, memory read by any type.
-    flags = ("-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing")
-    result = subprocess.run(
-        [COMPILER, *flags, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+from stformat.kernels import _arguments, _cupy, _floats, _images
 
 
 class OnGpu:
@@ -98,13 +25,16 @@ class OnGpu:
             there = [self._to_gpu(argument) for argument in arguments]
             hosts = {"mean", "std", "scale", "flips", "turns", "changes"}
             named = {k: v if k in hosts else self._to_gpu(v) for k, v in named.items()}
-            back = self._to_host(function(*there, **named))
+            if out is not None:
+                named["out"] = self._to_gpu(out)
+            found = function(*there, **named)
             for host, device in zip(arguments, there, strict=True):
                 if isinstance(host, np.ndarray) and host.flags.writeable:
                     host[...] = device.get()
             if out is None:
-                return back
-            out[...] = back
+                return self._to_host(found)
+            assert found is named["out"]
+            out[...] = found.get()
             return out
 
         return call
@@ -118,31 +48,55 @@ class OnGpu:
         return value.get() if isinstance(value, self._cupy.ndarray) else value
 
 
-@pytest.fixture(scope="session")
-def cpp_twins(tmp_path_factory):
-    if COMPILER is None:
-        pytest.skip("CUDA sources are tested as C++: install a compiler, such as g++")
-    return _cupy.CudaTwins(CppDevice(tmp_path_factory.mktemp("cuda")))
-
-
 @pytest.fixture(scope="module", params=["numba", "c++", pytest.param("gpu", marks=pytest.mark.gpu)])
-def kernels(request):
+def kernels(request, use_cupy):
     """The public functions, over each kind of twins."""
-    if request.param == "gpu":
-        cupy = pytest.importorskip("cupy", reason="needs CuPy: uv sync --extra gpu")
-        if not cupy.is_available():
-            pytest.skip("needs an NVIDIA GPU and its driver: nvidia-smi lists none")
-        yield OnGpu(cupy)
-        return
-    with pytest.MonkeyPatch.context() as patched:
-        if request.param == "c++":
-            twins = request.getfixturevalue("cpp_twins")
-            checked = _arguments.twins_for
-
-            def cpp_twins_for(**arrays):
-                checked(**arrays)
-                return twins
-
-            for module in CALLERS:
-                patched.setattr(module, "twins_for", cpp_twins_for)
+    if request.param == "numba":
         yield stformat.kernels
+        return
+    with use_cupy("gpu" if request.param == "gpu" else "stand-in") as cupy:
+        yield OnGpu(cupy)
+
+
+@pytest.fixture(scope="session")
+def launched(use_cupy):
+    """The kernels of each source that calls of every public function with every type launch."""
+    names = {}
+    launch = _cupy.CudaTwins._launch
+
+    def noted(twins, source, name, *of):
+        names.setdefault(source, set()).add(name)
+        launch(twins, source, name, *of)
+
+    with use_cupy("stand-in") as cupy, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(_cupy.CudaTwins, "_launch", noted)
+        on_gpu = OnGpu(cupy)
+        for dtype in _images.SAMPLES:
+            call_with_samples(on_gpu, dtype)
+        for types in product(_arguments.VALUES, _arguments.OFFSETS):
+            call_with_counts(on_gpu, *types)
+    return names
+
+
+def call_with_samples(kernels, dtype):
+    tiles = np.zeros((1, 3, 8, 8), dtype)
+    image, windows, first = tiles[0], np.zeros((1, 2), int), np.zeros(1, int)
+    kernels.gather_tiles(image, windows, 4)
+    kernels.gather_windows(image.reshape(-1), first, np.array([[64, 8]]), first, tiles.copy())
+    kernels.scatter_chunk(image, 0, 0, windows, first, tiles.copy())
+    kernels.resample_tiles(tiles, tile_px=4, step=2 * _images.UNIT_STEP)
+    kernels.resample_tiles(tiles, tile_px=12, step=_images.UNIT_STEP // 2)
+    kernels.downsample_2x2(image)
+    for floats in _floats.FLOATS:
+        kernels.tiles_to_float(tiles, dtype=floats)
+    if dtype == np.uint8:
+        kernels.change_stains(tiles, changes=np.zeros((1, 3, 4)))
+
+
+def call_with_counts(kernels, dtype, index_type):
+    data, indices, indptr = np.ones(2, dtype), np.array([0, 1], index_type), np.array([0, 2])
+    kernels.row_sums(data, indptr)
+    kernels.normalize_log1p(data, indptr, target_sum=1.0)
+    kernels.densify(data, indices, indptr, gene_map=np.arange(2), n_out=2, target_sum=1.0)
+    kernels.gene_moments(data, indices, indptr, 2)
+    kernels.pool_bins(data, indices, indptr, np.zeros(1, int), 1)

@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #define __global__
@@ -45,17 +46,34 @@ static void shim_launch(void (*kernel)(Arguments...), unsigned grid_x, unsigned 
     }
 }
 
+// What a parameter takes: of a number its size, whether it is a fraction (16) or else signed (32), of
+// a pointer (64) what it points to.
+template <class T>
+struct ShimKind {
+    static const unsigned fraction = std::is_floating_point<T>::value ? 16 : 0;
+    static const unsigned value =
+        sizeof(T) | fraction | (std::is_signed<T>::value && !fraction ? 32 : 0);
+};
+template <class T>
+struct ShimKind<T*> {
+    static const unsigned value = 64 | sizeof(T) | ShimKind<std::remove_const_t<T>>::fraction;
+};
+
 template <class... Arguments>
 static int shim_run(void (*kernel)(Arguments...), unsigned grid_x, unsigned grid_y, unsigned block,
-                    void** arguments, unsigned n_arguments) {
-    if (n_arguments != sizeof...(Arguments)) return 1;
+                    void** arguments, const unsigned* kinds, unsigned n_arguments) {
+    const unsigned own[] = {ShimKind<Arguments>::value...};
+    for (unsigned k = 0; k < sizeof...(Arguments) || k < n_arguments; ++k) {
+        if (k >= sizeof...(Arguments) || k >= n_arguments || own[k] != kinds[k]) return (int)k + 1;
+    }
     shim_launch(kernel, grid_x, grid_y, block, arguments, std::index_sequence_for<Arguments...>());
     return 0;
 }
 
-// What tests call: KERNEL's arguments as pointers, 0 returned unless their number is wrong.
-#define SHIM_ENTRY(KERNEL)                                                             \
-    extern "C" int run_##KERNEL(unsigned grid_x, unsigned grid_y, unsigned block,      \
-                                void** arguments, unsigned n_arguments) {              \
-        return shim_run(KERNEL, grid_x, grid_y, block, arguments, n_arguments);        \
+// What tests call: KERNEL's arguments as pointers and their kinds; 0 returned, or the number of the
+// first argument, from 1 on, that is missing, too many or of another kind.
+#define SHIM_ENTRY(KERNEL)                                                                     \
+    extern "C" int run_##KERNEL(unsigned grid_x, unsigned grid_y, unsigned block,              \
+                                void** arguments, const unsigned* kinds, unsigned n_arguments) { \
+        return shim_run(KERNEL, grid_x, grid_y, block, arguments, kinds, n_arguments);         \
     }

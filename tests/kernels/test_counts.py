@@ -364,7 +364,7 @@ def test_wrong_arguments_are_named(call, error, message):
         call()
 
 
-def test_in_place_refuses_what_it_cannot_write_to(kernels):
+def test_in_place_refuses_what_it_cannot_write_to():
     values = np.ones(3, np.float32)
     values.flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):

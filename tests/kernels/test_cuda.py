@@ -1,34 +1,43 @@
-"""CUDA sources: they compile for the GPUs that are promised, and come with the package."""
+"""CUDA sources and their launches: every kernel is launched with what it takes, and packaged."""
 
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stformat import kernels as public
-from stformat.kernels import _arguments, _cupy, _numba
+from stformat.kernels import _cupy, _numba
 
-NVCC = shutil.which("nvcc")
 SOURCES = sorted(path.stem for path in _cupy.SOURCES.glob("*.cu"))
 
 
-@pytest.mark.skipif(NVCC is None, reason="compiling CUDA needs nvcc: install the CUDA toolkit")
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-def test_sources_compile_for_gpus(source, architecture, tmp_path):
-    binary = tmp_path / "kernels.cubin"
-    result = subprocess.run(
-        [NVCC, *_cupy.OPTIONS, "-cubin", f"-arch={architecture}", "-Xptxas=-v", "-Werror",
-         "all-warnings", "-o", str(binary), str(_cupy.SOURCES / f"{source}.cu")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert binary.stat().st_size > 0
-    # Registers that spill would cost more than the arithmetic.
-    assert set(re.findall(r"(\d+) bytes spill", result.stderr)) == {"0"}
+def test_every_kernel_of_the_sources_is_launched_and_no_other(launched, use_cupy):
+    with use_cupy("stand-in") as cupy:
+        modules = {
+            source: cupy.RawModule(code=_cupy.source_code(source), options=_cupy.OPTIONS)
+            for source in SOURCES
+        }
+        assert launched == {source: module.names for source, module in modules.items()}
+
+
+def test_code_holds_what_it_includes(tmp_path, monkeypatch):
+    """CuPy keeps compiled code under a name that is made of the code given to it alone."""
+    folder = tmp_path / "cuda"
+    shutil.copytree(_cupy.SOURCES, folder)
+    codes = []
+    for text in ("", "// changed"):
+        with (folder / "scalars.cuh").open("a") as header:
+            header.write(text)
+        monkeypatch.setattr(_cupy, "SOURCES", folder)
+        _cupy.source_code.cache_clear()
+        codes.append([_cupy.source_code(source) for source in SOURCES])
+    _cupy.source_code.cache_clear()
+    for before, after in zip(*codes, strict=True):
+        assert "#include" not in before
+        assert "typedef unsigned char u8;" in before
+        assert "// changed" in after
 
 
 def test_every_twin_has_its_cuda_twin():
@@ -45,27 +54,49 @@ def test_sources_are_as_plain_as_their_tests_need():
         assert not re.search(r"__sync|__shfl|__ballot|__shared__|cooperative", code)
 
 
-def test_arrays_of_two_kinds_are_refused():
-    on_gpu = type("ndarray", (), {"__module__": "cupy"})()
-    with pytest.raises(TypeError, match="image and windows must be CuPy arrays all, or NumPy"):
-        _arguments.twins_for(image=on_gpu, windows=np.zeros((1, 2), np.int64))
+def test_arrays_of_two_kinds_are_refused(use_cupy):
+    windows = np.zeros((1, 2), np.int64)
+    with use_cupy("stand-in") as cupy:
+        image = cupy.zeros((1, 4, 4), np.uint8)
+        with pytest.raises(TypeError, match="image and windows must be CuPy arrays all, or NumPy"):
+            public.gather_tiles(image, windows, 2)
+        with pytest.raises(TypeError, match="out must be a CuPy array, got ndarray"):
+            public.gather_tiles(image, cupy.asarray(windows), 2, out=np.empty((1, 1, 2, 2)))
 
 
-def test_many_vectors_in_a_plane_are_shared_out(cpp_twins):
+def test_results_on_a_gpu_go_to_whole_arrays(use_cupy):
+    with use_cupy("stand-in") as cupy:
+        image, windows = cupy.zeros((1, 4, 4), np.uint8), cupy.zeros((1, 2), np.int64)
+        out = cupy.empty((1, 1, 2, 4), np.uint8)[..., :2]
+        with pytest.raises(ValueError, match="out must be C-contiguous"):
+            public.gather_tiles(image, windows, 2, out=out)
+
+
+def test_many_vectors_in_a_plane_are_shared_out(kernels):
     """More blocks along an axis of the grid than there may be: threads take several items."""
     image = np.random.default_rng(0).integers(0, 256, (1, 40, 64), dtype=np.uint8)
-    halved = np.empty((1, 20, 32), np.uint8)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(_cupy, "MAX_BLOCKS_ALONG_Y", 2)
         patched.setattr(_cupy, "THREADS", 8)
-        cpp_twins.downsample_2x2(image, 0, 20, halved)
+        halved = kernels.downsample_2x2(image)
     np.testing.assert_array_equal(halved, public.downsample_2x2(image))
-    counts = np.arange(1000, dtype=np.int32), np.arange(1000) % 7
-    sums, squares = np.zeros(7, np.int64), np.zeros((2, 7), np.uint64)
+    indptr = np.array([0, 1000])
+    counts = np.arange(1000, dtype=np.int32), np.arange(1000) % 7, indptr
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(_cupy, "MAX_BLOCKS", 1)
-        assert cpp_twins.count_moments(*counts, sums, *squares) == -1
-    np.testing.assert_array_equal(sums, np.bincount(counts[1], counts[0]).astype(int))
+        moments = kernels.gene_moments(*counts, 7)
+    np.testing.assert_array_equal(moments.sums, np.bincount(counts[1], counts[0]).astype(int))
+
+
+def test_kernels_run_on_the_device_that_is_current(use_cupy):
+    """One object serves all devices: CuPy keeps what it compiled for each."""
+    counts, indptr = np.array([1, 2, 3], np.int32), np.array([0, 1, 3])
+    with use_cupy("stand-in") as cupy:
+        for device in (1, 0):
+            with cupy.cuda.Device(device):
+                sums = public.row_sums(cupy.asarray(counts), cupy.asarray(indptr))
+                assert sums.device.id == device
+                assert sums.get().tolist() == [1.0, 5.0]
 
 
 @pytest.mark.parametrize("tile_px", [16, 32, 48, 50, 224])

@@ -37,7 +37,7 @@ __device__ inline void partial_sums(const T* data, const i64* starts, const i64*
         for (i64 k = starts[row] + first; k < stops[row]; k += LANES_OF_THREAD * THREADS_OF_SUM) {
             for (int lane = 0; lane < LANES_OF_THREAD; ++lane) {
                 const i64 position = k + lane * THREADS_OF_SUM;
-                if (position < stops[row]) lanes[lane] += (double)data[position];
+                if (position < stops[row]) lanes[lane] += widened(data[position]);
             }
         }
         for (int half = LANES_OF_THREAD / 2; half > 0; half /= 2) {
@@ -72,7 +72,7 @@ __device__ inline void normalize(const T* data, const i64* indptr, i64 n_rows, c
         const i64 row = i / threads_of_row, stop = indptr[row + 1];
         const double scale = scales[row];
         for (i64 k = indptr[row] + i % threads_of_row; k < stop; k += threads_of_row) {
-            out[k] = (float)log1p_of((double)data[k] * scale);
+            round_to(log1p_of(widened(data[k]) * scale), out + k);
         }
     }
 }
@@ -94,8 +94,8 @@ __device__ inline void densify(const T* data, const I* indices, const i64* start
             }
             const i64 gene = gene_map[column];
             if (gene < 0) continue;
-            const double value = (double)data[k] * scale;
-            out[row * n_out + gene] = (float)(takes_log1p ? log1p_of(value) : value);
+            const double value = widened(data[k]) * scale;
+            round_to(takes_log1p ? log1p_of(value) : value, out + row * n_out + gene);
         }
     }
 }

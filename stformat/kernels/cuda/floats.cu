@@ -13,7 +13,7 @@ __device__ inline void convert(float value, u16* target) {
         half = (magnitude + 0xFFFu + ((magnitude >> 13) & 1u) - (112u << 23)) >> 13;
         half = half < 0x7C00u ? half : 0x7C00u;
     } else {
-        half = __float_as_uint(__uint_as_float(magnitude) + 0.5f) - (126u << 23);
+        half = __float_as_uint(sum_of(__uint_as_float(magnitude), 0.5f)) - (126u << 23);
     }
     *target = (u16)(half | ((bits & 0x80000000u) >> 16));
 }
@@ -57,7 +57,7 @@ __device__ inline void to_float(const T* tiles, u32 n_c, u32 height, u32 width,
             Vector<F, 4> values;
             for (u32 k = 0; k < 4; ++k) {
                 const float pixel = (float)(is_turned ? patch[k][r] : patch[r][k]);
-                convert(pixel * factor + offset, &values.values[k]);
+                convert(sum_of(product(pixel, factor), offset), &values.values[k]);
             }
             F* target = out + plane + (u64)(row + r) * width + col;
             if (col + 4 <= width && is_aligned<F, 4>(target)) {

@@ -32,3 +32,43 @@ template <class T, int N>
 __device__ inline bool is_aligned(const T* address) {
     return (u64)address % (N * sizeof(T)) == 0;
 }
+
+// Arithmetic of floats by instructions that are written out: CuPy compiles with -ftz=true, whatever
+// it is asked for, and takes numbers below 2**-126 for 0 in any other.
+#ifdef __CUDACC__
+__device__ inline float product(float a, float b) {
+    float result;
+    asm("mul.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+    return result;
+}
+
+__device__ inline float sum_of(float a, float b) {
+    float result;
+    asm("add.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+    return result;
+}
+
+__device__ inline double widened(float value) {
+    double result;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(result) : "f"(value));
+    return result;
+}
+
+__device__ inline void round_to(double value, float* target) {
+    float result;
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(result) : "d"(value));
+    *target = result;
+}
+#else
+inline float product(float a, float b) { return a * b; }
+inline float sum_of(float a, float b) { return a + b; }
+inline double widened(float value) { return (double)value; }
+inline void round_to(double value, float* target) { *target = (float)value; }
+#endif
+
+template <class T>
+__device__ inline double widened(T value) {
+    return (double)value;
+}
+
+__device__ inline void round_to(double value, double* target) { *target = value; }

@@ -29,7 +29,7 @@ __device__ inline void value_moments(const T* data, const i64* order, const i64*
     FOR_EACH(gene, n_vars) {
         double sum = sums[gene], square = squares[gene];
         for (i64 k = bounds[gene]; k < bounds[gene + 1]; ++k) {
-            const double value = (double)data[order[k]];
+            const double value = widened(data[order[k]]);
             sum += value;
             square += value * value;
         }
@@ -76,8 +76,8 @@ __device__ inline void pooled_values(const T* data, const i64* order, const i64*
                                      i64 n_places, T* out) {
     FOR_EACH(place, n_places) {
         double sum = 0.0;
-        for (i64 k = bounds[place]; k < bounds[place + 1]; ++k) sum += (double)data[order[k]];
-        out[place] = (T)sum;
+        for (i64 k = bounds[place]; k < bounds[place + 1]; ++k) sum += widened(data[order[k]]);
+        round_to(sum, out + place);
     }
 }
 
