@@ -420,6 +420,10 @@ def searchsorted(values, wanted):
     return _new(np.searchsorted(values._here(), wanted._here()))
 
 
+def cumsum(values):
+    return _new(np.cumsum(values._here()))
+
+
 def flatnonzero(values):
     return _new(np.flatnonzero(values._here()))
 

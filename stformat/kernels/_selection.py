@@ -111,7 +111,7 @@ def select_genes_inplace(
         raise ValueError(
             f"indices must be columns of {len(gene_map)} genes, got {found} at {min(misplaced)}"
         )
-    selected: NDArray[np.int64] = lengths.cumsum()
+    selected: NDArray[np.int64] = twins.xp.cumsum(lengths)
     _close_gaps(values, columns, indptr, selected, sorted(begun))
     return selected
 

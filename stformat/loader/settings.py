@@ -143,8 +143,8 @@ class Settings:
         of_row = 0
         if inventory.tiles is not None:
             rule = inventory.tiles[0]
-            is_view = self.device == "cpu" and not any(r.uses_regions for r in inventory.tiles)
-            of_row += 0 if is_view else rule.tile_bytes
+            if any(of_slide.uses_regions for of_slide in inventory.tiles):
+                of_row += rule.tile_bytes  # else they are a part of their group
             if self.dtype is not None:
                 n_samples = rule.tile_bytes // rule.dtype.itemsize
                 of_row += n_samples * np.dtype(self.dtype).itemsize

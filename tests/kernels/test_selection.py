@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from stformat import kernels as public
 from stformat.kernels import _counts, _reference
 
 # Values with the columns they come with: enough to meet each conversion.
@@ -108,10 +109,10 @@ def test_a_column_without_a_gene_is_refused(kernels, column):
         )
 
 
-def test_arrays_that_lie_apart_are_refused(kernels):
+def test_arrays_that_lie_apart_are_refused():
     indices = np.array([0, 1])
     with pytest.raises(ValueError, match="C-contiguous"):
-        kernels.select_genes_inplace(
+        public.select_genes_inplace(
             np.ones(4, np.int32)[::2], indices, np.array([0, 2]),
             gene_map=np.array([0, 1]), n_out=2,
         )  # fmt: skip
