@@ -171,7 +171,9 @@ def run_blocks(
     _run(work, len(starts), n_threads)
 
 
-def read_ahead[Item](items: Generator[Item]) -> Generator[Item]:
+def read_ahead[Item](
+    items: Generator[Item], *, on_end: Callable[[], object] | None = None
+) -> Generator[Item]:
     """Yield items while a thread makes the next one.
 
     Parameters
@@ -179,6 +181,9 @@ def read_ahead[Item](items: Generator[Item]) -> Generator[Item]:
     items : generator
         Never more than one item ahead of the caller; what it calls of this module runs several at
         a time. It is closed in the end.
+    on_end : callable, optional
+        Called once in the end, however it comes, an interrupt while the next item is waited for
+        included: before the item that is being made is waited for, so that it can be given up.
 
     Yields
     ------
@@ -202,14 +207,26 @@ def read_ahead[Item](items: Generator[Item]) -> Generator[Item]:
     """
     with closing(items):
         if thread_count() == 1:
-            yield from items
+            try:
+                yield from items
+            finally:
+                _call(on_end)
             return
         end = object()
         with ThreadPoolExecutor(1, thread_name_prefix="stformat-ahead") as reader:
-            upcoming = reader.submit(next, items, end)
-            while (item := upcoming.result()) is not end:
+            try:
                 upcoming = reader.submit(next, items, end)
-                yield cast("Item", item)
+                while (item := upcoming.result()) is not end:
+                    upcoming = reader.submit(next, items, end)
+                    yield cast("Item", item)
+            finally:
+                # Within the block: its end waits for the thread.
+                _call(on_end)
+
+
+def _call(function: Callable[[], object] | None) -> None:
+    if function is not None:
+        function()
 
 
 def _run(work: Callable[[int], None], n: int, n_threads: int | None) -> None:

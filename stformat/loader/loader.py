@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -17,11 +18,21 @@ from stformat.loader.expression import ExpressionRule, Panel
 from stformat.loader.group import Batch, Group, GroupReader, Output
 from stformat.loader.inventory import Wanted, take_inventory
 from stformat.loader.memory import Memory
+from stformat.loader.passes import (
+    Order,
+    Position,
+    Progress,
+    digest_order,
+    order_of,
+    parse_epoch,
+    parse_state,
+)
 from stformat.loader.plan import EpochPlan, draw_rows, plan_epoch
 from stformat.loader.sampling import parse_weights
 from stformat.loader.settings import Settings
 from stformat.loader.shelf import SlideShelf, SlideSource
 from stformat.loader.stream import stream_batches
+from stformat.store.reader import Slide
 from stformat.store.row_index import RowIndex
 
 if TYPE_CHECKING:
@@ -32,14 +43,6 @@ __all__ = ["TileLoader"]
 BUFFER_BYTES = 2**30
 """Default size of three groups: one being drawn from, one being read, and one whose last batch is
 still in use."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Position:
-    """A place between batches."""
-
-    epoch: int
-    batch: int
 
 
 class TileLoader:
@@ -78,8 +81,7 @@ class TileLoader:
     genes : sequence of str or panel, optional
         Keys, identifiers or unambiguous names, which every slide must have; or a panel, an object
         with ``keys`` and ``columns_in(slide)`` as `stformat.loader.expression.Panel` has it, by
-        which slides may lack genes. By default all genes, which must then be the same in all
-        slides.
+        which slides may lack genes. By default all genes, which all slides must then have.
     normalize : {"log1p"}, optional
         ``log(1 + count * target_sum / total)``, where the total of a row is over every gene of its
         table. By default counts are returned as they are.
@@ -108,17 +110,17 @@ class TileLoader:
         Random changes of tiles.
     buffer_bytes : int, default: 1 GiB
         Memory of three groups and three batches: one is drawn from, one is read, and of one the
-        last batch may still be in use, for tiles of a batch may be a view of the memory of their
-        group. A loader takes ``(max(1, workers) + 2) / 3`` times as much, and at most 512 MiB
-        beside; batches that are kept take more, and so do three batches, with their rows in
-        memory, that are larger than that. It keeps about as much from one epoch to the next, until
-        `close`.
+        last batch may still be in use, for its tiles may be a view of the memory of their group. A
+        loader takes ``(max(1, workers) + 2) / 3`` times as much, and at most 512 MiB beside;
+        batches that are kept take more, and so do three that, with their rows in memory, are
+        larger. It keeps about as much from one epoch to the next, until `close`.
     workers : int, default: 1
         Threads that read groups ahead, each of which decodes with all processors; 0 reads in the
         calling thread. More than one help where stores are far away.
     max_open : int, default: 16
         Slides that are kept open; each may hold some ten files. An epoch opens and closes the
-        others, which takes some milliseconds each time.
+        others, which takes some milliseconds each time, of a slide at a URL some fifteen requests
+        in turn: there, keep as many open as fit, and give several `workers`.
     rank, world_size : int, default: 0 and 1
         Which of how many disjoint shares of each epoch this loader has. Shares differ by one row at
         most; with `drop_last` all have as many batches.
@@ -139,15 +141,15 @@ class TileLoader:
     GeneLookupError
         If a slide lacks a gene that is named, or has several of its name.
     StoreError
-        If a slide cannot be opened. Later, a note of an exception names the slide.
+        If a slide cannot be opened. A note of an exception, later ones too, names the slide.
     ModuleNotFoundError
         If CuPy is missing where `device` is "cuda": ``pip install stformat[gpu]``.
 
     Notes
     -----
     Every slide is opened once at the beginning, and all that could keep an epoch from ending is
-    checked then. A loader may be pickled, and used after a fork; but a GPU, whatever uses it, must
-    not have been used before the fork.
+    checked then. A loader may be pickled, and used after a fork; a pass that has begun ends with
+    its process, and a GPU, whatever uses it, must not have been used before the fork.
 
     Examples
     --------
@@ -218,7 +220,7 @@ class TileLoader:
             device=device,
         )
         self._prepare(slides, rows, weights)
-        self._next = self._now = _Position(0, 0)
+        self._progress = Progress()
 
     def __enter__(self) -> Self:
         return self
@@ -235,11 +237,7 @@ class TileLoader:
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch, of this rank's share."""
-        asked = self._settings
-        if asked.drop_last:
-            return self.n_rows // asked.world_size // asked.batch_size
-        low, high = (self.n_rows * k // asked.world_size for k in (asked.rank, asked.rank + 1))
-        return (high - low + asked.batch_size - 1) // asked.batch_size
+        return self._settings.n_batches(self.n_rows)
 
     def __iter__(self) -> Generator[Batch]:
         """Yield the batches of the next epoch, or of what is left of one that is resumed."""
@@ -266,7 +264,7 @@ class TileLoader:
     @property
     def epoch(self) -> int:
         """Number of the epoch that the next pass begins with or goes on with."""
-        return self._next.epoch
+        return self._progress.upcoming.epoch
 
     @property
     def world_size(self) -> int:
@@ -274,8 +272,14 @@ class TileLoader:
         return self._settings.world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next pass begin an epoch, from 0 on; a pass that is under way is not changed."""
-        self._next = self._now = _Position(epoch, 0)
+        """Let the next pass begin an epoch, from 0 on; a pass that is under way is not changed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no whole number, or negative.
+        """
+        self._progress.move_to(Position(parse_epoch(epoch), 0))
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the pass that is under way stands, or that the next one will begin.
@@ -283,25 +287,23 @@ class TileLoader:
         Returns
         -------
         dict
-            Plain numbers: ``epoch``, ``batch`` (the first that has not been yielded) and what the
-            order of batches depends on.
+            Plain values: ``epoch``, ``batch`` (the first that has not been yielded) and what the
+            order of batches depends on. Of several passes at once, that which yielded or ended
+            last.
         """
-        return {"epoch": self._now.epoch, "batch": self._now.batch, "order": self._order}
+        now = self._progress.now
+        return {"epoch": now.epoch, "batch": now.batch, "order": self._order}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Let the next pass go on where another one stood; it yields the same batches.
+        """Let the next pass go on where another one stood; it yields the same rows.
 
         Raises
         ------
         ValueError
-            If the state is that of a loader of another order: other rows, sizes, seed or share.
+            If the state is that of a loader of another order: of other slides, rows, weights,
+            sizes, seed or share; or of no epoch or batch that there is.
         """
-        if state["order"] != self._order:
-            raise ValueError(
-                f"the state must be that of a loader of the same order of batches, {self._order}, "
-                f"got {state['order']}"
-            )
-        self._next = self._now = _Position(int(state["epoch"]), int(state["batch"]))
+        self._progress.move_to(parse_state(state, self._order, n_batches=len(self)))
 
     def close(self) -> None:
         """Close the slides that are open, and give up memory; a later pass takes both again."""
@@ -310,6 +312,7 @@ class TileLoader:
 
     def plan(self, epoch: int) -> EpochPlan:
         """Return what an epoch reads in which order: a pure function of seed, rows and sizes."""
+        epoch = parse_epoch(epoch)
         return self._plan(epoch, self._draw(epoch))
 
     def count_decodes(self, epoch: int = 0) -> DecodeCounts:
@@ -338,29 +341,27 @@ class TileLoader:
         Where tiles are resampled, rows of a slide whose windows in a group take over 32 MiB may
         decode chunks again that the cache did not keep; these are not counted.
         """
+        epoch = parse_epoch(epoch)
         draws = self._draw(epoch)
         return count_decodes(self._shelf, self._inventory, self._plan(epoch, draws), draws)
 
     def iter_share(self, process: int = 0, n_processes: int = 1) -> Generator[Batch]:
-        """Yield what one of several processes makes of the next epoch.
+        """Return what one of several processes makes of the next epoch.
 
         Parameters
         ----------
         process, n_processes : int, default: 0 and 1
             Which of how many processes: it makes every so many-th group of batches, in turn.
 
-        Yields
-        ------
-        dict
-            The batches, as from iterating the loader.
+        Returns
+        -------
+        generator of dict
+            The batches, as from iterating the loader. The epoch is that which is the next when
+            this is called, whatever is set before the first batch. A pass that has begun does not
+            go on in a process that is forked then: `RuntimeError`.
         """
-        here = self._next
-        self._next = _Position(here.epoch + 1, 0)
-        self._now = here
-        for batch in self._batches(here, process, n_processes):
-            self._now = _Position(here.epoch, batch["batch_index"] + 1)
-            yield batch
-        self._now = self._next
+        here = self._progress.begin()
+        return self._progress.follow(here, self._batches(here, process, n_processes))
 
     def share(self, rank: int, world_size: int) -> Self:
         """Return a loader of the same slides for one of several disjoint shares of each epoch.
@@ -382,7 +383,7 @@ class TileLoader:
         """
         shared = copy(self)
         shared._settings = replace(self._settings, rank=rank, world_size=world_size)  # noqa: SLF001 - of this class
-        shared.set_epoch(0)
+        shared._progress = Progress()  # noqa: SLF001 - of this class
         return shared
 
     def as_torch(self) -> TorchTiles:
@@ -410,7 +411,7 @@ class TileLoader:
         weights: Sequence[float | ArrayLike] | None,
     ) -> None:
         """Open every slide, and check what is asked against what there is."""
-        if isinstance(slides, str) or not len(slides):
+        if isinstance(slides, str | os.PathLike | Slide) or not len(slides):
             raise ValueError(f"slides must be a sequence of at least one slide, got {slides!r}")
         if rows is not None and len(rows) != len(slides):
             raise ValueError(f"rows must have an entry for each of {len(slides)} slides")
@@ -431,6 +432,7 @@ class TileLoader:
             ),
         )
         self._weights = None if weights is None else parse_weights(weights, self._inventory)
+        self._order_digest = digest_order(self._inventory, self._weights)
         if self._inventory.tiles is not None:
             asked.check_against(self._inventory.tiles[0])
         self._group_bytes = asked.group_bytes(self._inventory)
@@ -457,17 +459,12 @@ class TileLoader:
         )
 
     @property
-    def _order(self) -> dict[str, int | bool]:
-        """What the order of batches depends on, as far as numbers say it."""
-        names = "seed", "batch_size", "shuffle", "drop_last", "rank", "world_size"
-        own = {
-            "n_rows": self.n_rows,
-            "n_blocks": len(self._inventory.blocks.slide),
-            "group_bytes": self._group_bytes,
-        }
-        return own | {name: getattr(self._settings, name) for name in names}
+    def _order(self) -> Order:
+        return order_of(
+            self._settings, self._inventory, n_rows=self.n_rows, digest=self._order_digest
+        )
 
-    def _batches(self, here: _Position, process: int, n_processes: int) -> Generator[Batch]:
+    def _batches(self, here: Position, process: int, n_processes: int) -> Generator[Batch]:
         draws = self._draw(here.epoch)
         plan = self._plan(here.epoch, draws)
         output = self._output

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,7 +17,7 @@ from stformat.loader.expression import Panel
 from stformat.loader.inventory import Inventory
 from stformat.loader.pixels import TileRule
 
-__all__ = ["BLOCKS_OF_GROUP", "Settings"]
+__all__ = ["BLOCKS_OF_GROUP", "Settings", "parse_integer"]
 
 BLOCKS_OF_GROUP = 16
 """Blocks of a group, at least: places whose rows a batch mixes."""
@@ -50,15 +51,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         least = {
-            "batch_size": 1, "buffer_bytes": 1, "max_open": 1, "seed": 0, "workers": 0,
-            "world_size": 1,
+            "batch_size": 1, "buffer_bytes": 1, "max_open": 1, "n_draws": 0, "rank": 0, "seed": 0,
+            "tile_px": 1, "workers": 0, "world_size": 1,
         }  # fmt: skip
         for name, smallest in least.items():
-            value = getattr(self, name)
+            if getattr(self, name) is None and name in {"n_draws", "tile_px"}:
+                continue
+            value = parse_integer(name, getattr(self, name))
             if value < smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {value}")
-        if self.n_draws is not None and self.n_draws < 0:
-            raise ValueError(f"n_draws must be at least 0, got {self.n_draws}")
+            # NumPy's numbers do not count beyond 64 bits, and are no JSON.
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "genes", _parse_genes(self.genes))
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank must be from 0 to {self.world_size - 1}, got {self.rank}")
         choices = {
@@ -80,10 +84,9 @@ class Settings:
                 raise ValueError("a batch must have tiles, expression or both, got neither")
             if not (self.genes is None and self.normalize is None):
                 raise ValueError("genes and normalize must come with expression, which is None")
-        if isinstance(self.genes, str):
-            raise TypeError(f"genes must be a list of names, got the string {self.genes!r}")
-        if not (math.isfinite(self.target_sum) and self.target_sum > 0):
-            raise ValueError(f"target_sum must be positive and finite, got {self.target_sum}")
+        target_sum = cast("float | None", self.target_sum)  # as `Slide.expression` takes it
+        if target_sum is None or not (math.isfinite(target_sum) and target_sum > 0):
+            raise ValueError(f"target_sum must be positive and finite, got {target_sum}")
         if self.device == "cuda" and self.expression == "csr":
             raise ValueError("expression must be dense on a GPU, got 'csr'")
 
@@ -93,8 +96,6 @@ class Settings:
             named = [name for name, value in given.items() if value is not None]
             if named:
                 raise ValueError(f"{named[0]} must come with tiles, but tile_px is None")
-        elif self.tile_px < 1:
-            raise ValueError(f"tile_px must be at least 1, got {self.tile_px}")
         if self.dtype is None and not (self.mean is None and self.std is None):
             raise ValueError("mean and std must come with a dtype of float32 or float16, got none")
 
@@ -118,6 +119,13 @@ class Settings:
                 "colours can be changed in images of three channels of uint8, got "
                 f"{tiles.n_c} of {tiles.dtype}"
             )
+
+    def n_batches(self, n_rows: int) -> int:
+        """Return the number of batches of this share of an epoch of so many rows."""
+        if self.drop_last:
+            return n_rows // self.world_size // self.batch_size
+        low, high = (n_rows * k // self.world_size for k in (self.rank, self.rank + 1))
+        return (high - low + self.batch_size - 1) // self.batch_size
 
     @property
     def kept_bytes(self) -> int:
@@ -166,3 +174,37 @@ class Settings:
             error.add_note("install stformat[gpu], or stformat[gpu-cuda12] for CUDA 12")
             raise
         return cupy
+
+
+def parse_integer(name: str, value: object) -> int:
+    """Return a whole number of any type, NumPy's too, as an int.
+
+    Raises
+    ------
+    TypeError
+        If it is none; a float is none, whatever its value.
+
+    Examples
+    --------
+    >>> parse_integer("seed", np.int64(3))
+    3
+    """
+    try:
+        return operator.index(cast("int", value))
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+
+
+def _parse_genes(genes: Iterable[str] | Panel | None) -> tuple[str, ...] | Panel | None:
+    """Return names as a tuple; a panel as it is."""
+    if genes is None or hasattr(genes, "columns_in"):
+        return cast("Panel | None", genes)
+    if isinstance(genes, str):
+        raise TypeError(f"genes must be a list of names, got the string {genes!r}")
+    if isinstance(genes, set | frozenset):
+        raise TypeError("genes must be in an order, which a set has not: give sorted(genes)")
+    names = tuple(genes)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"genes must be names or a panel, got {name!r} among them")
+    return tuple(map(str, names))

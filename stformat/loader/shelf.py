@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from stformat.store.location import parse_location
 from stformat.store.reader import Slide, open_slide
 
 __all__ = ["SlideShelf", "SlideSource"]
@@ -37,6 +39,10 @@ class SlideShelf:
             pickle.dumps(source) if isinstance(source, Slide) else os.fspath(source)
             for source in sources
         ]
+        # Of a path known once it was opened: until then the exception itself says where it is.
+        self._names = [
+            f", {source.slide_id}" if isinstance(source, Slide) else "" for source in sources
+        ]
         self._max_open = max_open
         self._start_empty()
 
@@ -49,7 +55,7 @@ class SlideShelf:
         return len(self._sources)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_sources": self._sources, "_max_open": self._max_open}
+        return {name: getattr(self, name) for name in ("_sources", "_names", "_max_open")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -66,16 +72,22 @@ class SlideShelf:
         """
         with self._lock:
             slide = self._idle.pop(number, None)
-        if slide is None:
-            slide = self._open(number)
         try:
+            if slide is None:
+                slide = self._open(number)
             yield slide
         except BaseException as error:
-            error.add_note(f"while reading slide {number}, {slide.slide_id}")
+            error.add_note(f"while reading slide {number}{self._names[number]}")
+            if _is_for_want_of_files(error):
+                error.add_note(
+                    "this process has as many files open as it may: lower max_open, or raise that "
+                    "limit (ulimit -n)"
+                )
             raise
         finally:
-            slide.opened.cache.clear()
-            self._put_back(number, slide)
+            if slide is not None:
+                slide.opened.cache.clear()
+                self._put_back(number, slide)
 
     def close(self) -> None:
         """Close the slides that are open; a slide that is asked for opens again."""
@@ -92,6 +104,7 @@ class SlideShelf:
         slide = open_slide(source)
         # From here on this version of the store, or none.
         self._sources[number] = pickle.dumps(slide)
+        self._names[number] = f", {slide.slide_id} at {parse_location(source)}"
         return slide
 
     def _put_back(self, number: int, slide: Slide) -> None:
@@ -103,6 +116,15 @@ class SlideShelf:
                 extra.append(self._idle.popitem(last=False)[1])
         for unused in extra:
             unused.close()
+
+
+def _is_for_want_of_files(error: BaseException | None) -> bool:
+    """Whether an exception comes of too many open files."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 _SHELVES: weakref.WeakSet[SlideShelf] = weakref.WeakSet()

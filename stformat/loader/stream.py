@@ -65,17 +65,17 @@ def stream_batches(
                 yield some.popleft()
         return
     stop = threading.Event()
-    ahead = _groups_ahead(groups, lambda number: read(number, stop.is_set), n_readers)
-    with closing(
-        read_ahead(_batches(ahead, output, first_batch, at_once_bytes=_AT_ONCE_BYTES))
-    ) as batches:
-        try:
-            # No `yield from`: whoever ends the loop early must set `stop` first of all.
-            for some in batches:
-                while some:
-                    yield some.popleft()
-        finally:
-            stop.set()
+    made = _batches(
+        _groups_ahead(groups, read, n_readers, stop),
+        output,
+        first_batch,
+        at_once_bytes=_AT_ONCE_BYTES,
+    )
+    # Whoever ends the loop, by an interrupt while it waits too, does not wait for whole groups.
+    with closing(read_ahead(made, on_end=stop.set)) as batches:
+        for some in batches:
+            while some:
+                yield some.popleft()
 
 
 def _batches(
@@ -125,20 +125,27 @@ def _n_bytes(value: Any) -> int:  # noqa: ANN401 - an array, a matrix or a numbe
 
 
 def _groups_ahead(
-    numbers: Sequence[int], read: Callable[[int], Group], n_readers: int
+    numbers: Sequence[int],
+    read: Callable[[int, IsStopped], Group],
+    n_readers: int,
+    stop: threading.Event,
 ) -> Generator[Group]:
-    """Yield groups in turn; each reader is at most one group ahead."""
+    """Yield groups in turn; each reader is at most one group ahead, and gives up at `stop`."""
     left = iter(numbers)
     pending: deque[Future[Group]] = deque()
     with ThreadPoolExecutor(n_readers, thread_name_prefix="stformat-loader") as readers:
         try:
-            pending.extend(readers.submit(read, number) for number in islice(left, n_readers))
+            for number in islice(left, n_readers):
+                pending.append(readers.submit(read, number, stop.is_set))
             while pending:
                 group = pending.popleft().result()
-                pending.extend(readers.submit(read, number) for number in islice(left, 1))
+                for number in islice(left, 1):
+                    pending.append(readers.submit(read, number, stop.is_set))
                 yield group
                 del group
         finally:
+            # After an error of one group, nobody wants the others.
+            stop.set()
             for group_ahead in pending:
                 group_ahead.cancel()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, Self
 
@@ -12,6 +14,7 @@ from torch import distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
 from stformat.loader.group import Batch
+from stformat.loader.torch_passes import PassLog
 
 __all__ = ["BatchSource", "TorchTiles"]
 
@@ -63,10 +66,10 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
 
     Notes
     -----
-    **Epochs.** Call `set_epoch` before each pass, as for torch's ``DistributedSampler``; it reaches
-    workers of either kind. Without it, a dataset that is read without workers and
-    ``persistent_workers`` go on to the next epoch by themselves, but workers that are started anew
-    for each pass read the same epoch again.
+    **Epochs.** Each pass goes on to the next epoch: without workers, with workers that are started
+    anew for each pass, and with ``persistent_workers``. `set_epoch` before a pass, as of torch's
+    ``DistributedSampler``, lets it begin another one, as a run needs that is repeated in part.
+    A pass is of the epoch that was next when its iterator was made.
 
     **Ranks.** Where ``torch.distributed`` is initialised, at the latest when a pass begins, and the
     loader is not one of several shares already, each rank gets its own. Ranks may differ by one
@@ -74,7 +77,8 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
 
     **Resuming.** Within an epoch that workers read, only they know where they stand: let
     torchdata's ``StatefulDataLoader`` keep their states. It yields the batches that were left, in
-    the same order, with the same number of workers. Without workers, `state_dict` says it.
+    the same order, with the same number of workers. Without workers, `state_dict` says it; such a
+    state may be loaded before a DataLoader of any number of workers begins its pass.
 
     **GPUs.** Memory of a GPU does not pass from a worker to its parent: a loader on a GPU is read
     without workers. It reads ahead by threads of its own.
@@ -93,10 +97,11 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
     >>> source = write_legacy_st(make_slide(height=600, width=700, seed=0), folder / "source")
     >>> path = stf.convert_slide(source, folder / "slide.zarr")
     >>> dataset = stf.TileLoader([path], tile_px=64, genes=["ERBB2"], batch_size=12).as_torch()
-    >>> for epoch in range(2):
-    ...     dataset.set_epoch(epoch)
-    ...     for batch in DataLoader(dataset, batch_size=None):
-    ...         print(epoch, batch["batch_index"], batch["tile"].dtype, batch["tile"].shape)
+    >>> data = DataLoader(dataset, batch_size=None)
+    >>> for _ in range(2):
+    ...     for batch in data:
+    ...         tile = batch["tile"]
+    ...         print(batch["epoch"], batch["batch_index"], tile.dtype, tile.shape)
     0 0 torch.uint8 torch.Size([12, 3, 64, 64])
     0 1 torch.uint8 torch.Size([12, 3, 64, 64])
     0 2 torch.uint8 torch.Size([2, 3, 64, 64])
@@ -112,7 +117,10 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
         # The epoch that was set last and how often one was, in memory that workers share.
         self._told = torch.zeros(2, dtype=torch.int64).share_memory_()
         self._n_heard = 0
+        self._passes = PassLog()
+        self._n_set = 0
         self._has_begun_in_worker = False
+        self._is_resumed_in_worker = False
         self._done_epoch: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,16 +150,16 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
                 f"num_workers must be 0 where batches are made on a GPU, got {worker.num_workers}: "
                 "the loader reads ahead by threads of its own"
             )
-        loader = self.loader
-        if worker is not None:
-            self._hear_of_epoch()
-        if loader.state_dict()["epoch"] != loader.epoch:
-            # A pass was left before its end: from here on the state is that of the new one.
-            loader.set_epoch(loader.epoch)
         self._done_epoch = None
-        if worker is None:
-            return map(_to_tensors, loader.iter_share())
-        return self._iter_part(worker.id, worker.num_workers)
+        if worker is not None:
+            self._hear_of_epoch(worker)
+            return self._iter_part(worker.id, worker.num_workers)
+        epoch = self._passes.next_epoch(
+            owner=os.getpid(), n_set=self._n_set, epoch=self.loader.epoch
+        )
+        if epoch != self.loader.epoch:  # workers have read what was next here
+            self.loader.set_epoch(epoch)
+        return map(_to_tensors, self.loader.iter_share())
 
     @property
     def loader(self) -> BatchSource:
@@ -174,11 +182,17 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
         ----------
         epoch : int
             Number of the epoch, from 0 on.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no whole number, or negative.
         """
         self.loader.set_epoch(epoch)
         if get_worker_info() is None:
+            self._n_set += 1
             self._n_heard += 1
-            self._told[0], self._told[1] = epoch, self._n_heard
+            self._told[0], self._told[1] = self.loader.epoch, self._n_heard
 
     def state_dict(self) -> dict[str, Any]:
         """Return where this process stands, as `stformat.TileLoader.state_dict` does.
@@ -203,18 +217,39 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
             `stformat.TileLoader.load_state_dict`.
         """
         self.loader.load_state_dict(state)
+        if get_worker_info() is None:
+            self._n_set += 1
+        else:
+            self._is_resumed_in_worker = True
 
-    def _hear_of_epoch(self) -> None:
-        # The first pass of a worker is that for which it was started, whatever was set meanwhile.
-        epoch, n_told = self._told.tolist()
-        if self._has_begun_in_worker and n_told != self._n_heard:
+    def _hear_of_epoch(self, worker: Any) -> None:  # noqa: ANN401 - torch does not name its type
+        """Find out, in a worker, of which epoch the pass is that begins."""
+        if self._has_begun_in_worker:  # it persists, and goes on by itself unless it is told
+            epoch, n_told = self._told.tolist()
+            if n_told == self._n_heard:
+                return
             self._n_heard = n_told
+        else:
+            # The first pass is that for which it was started, whatever was set meanwhile.
+            owner = multiprocessing.parent_process()
+            epoch = self._passes.join(
+                owner=0 if owner is None else owner.pid or 0,
+                seed=worker.seed - worker.id,
+                n_set=self._n_set,
+                n_workers=worker.num_workers,
+                epoch=self.loader.epoch,
+                is_resumed=self._is_resumed_in_worker,
+            )
+            self._has_begun_in_worker = True
+        if epoch != self.loader.epoch:  # else the batch where it stood is kept
             self.loader.set_epoch(epoch)
-        self._has_begun_in_worker = True
 
     def _iter_part(self, worker: int, n_workers: int) -> Iterator[dict[str, Any]]:
         epoch = self.loader.epoch
-        yield from map(_to_tensors, self.loader.iter_share(worker, n_workers))
+        return self._until_done(epoch, self.loader.iter_share(worker, n_workers))
+
+    def _until_done(self, epoch: int, batches: Iterator[Batch]) -> Iterator[dict[str, Any]]:
+        yield from map(_to_tensors, batches)
         # Others may still be at work: who resumes this epoch must not begin the next one here.
         self._done_epoch = epoch
 

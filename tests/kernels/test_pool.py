@@ -316,6 +316,39 @@ def test_closing_a_reader_ends_its_thread_and_its_source(use_threads, n_taken):
     assert len(made) <= n_taken + 1
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("ends_by", ["reading all", "closing", "an error"])
+def test_the_end_is_told_before_the_item_that_is_being_made_is_waited_for(
+    use_threads, count, ends_by
+):
+    use_threads(count)
+    is_over = threading.Event()
+    told = []
+
+    def items():
+        yield 1
+        if ends_by == "an error":
+            raise KeyError("gone")
+        if ends_by == "closing":
+            assert is_over.wait(20)
+        yield 2
+
+    def end():
+        told.append(True)
+        is_over.set()
+
+    reader = _pool.read_ahead(items(), on_end=end)
+    assert next(reader) == 1
+    assert not told
+    if ends_by == "an error":
+        with pytest.raises(KeyError, match="gone"):
+            next(reader)
+    elif ends_by == "reading all":
+        assert list(reader) == [2]
+    reader.close()
+    assert told == [True]
+
+
 def test_the_next_item_is_made_while_the_caller_works(use_threads):
     use_threads(2)
     is_made = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import threading
 from collections import Counter
@@ -9,11 +10,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stformat.errors import CorruptStoreError, StoreReplaced
+from stformat.errors import CorruptStoreError, StoreError, StoreReadError, StoreReplaced
 from stformat.loader import DecodeCounts, TileLoader
 from stformat.loader.group import Group
 from stformat.loader.group_pixels import HeldPixels
 from stformat.store.arrays import ArrayReader
+from stformat.store.reader import open_slide
 
 SMALL = {"tile_px": 40, "batch_size": 32, "buffer_bytes": 2_000_000}
 N_ROWS = 60 + 250 + 70
@@ -140,8 +142,37 @@ def test_what_goes_wrong_names_its_slide(paths, tmp_path):
         loader = load([paths[0], copy], workers=workers)
         with pytest.raises(CorruptStoreError) as caught:
             list(loader)
-        assert caught.value.__notes__ == ["while reading slide 1, bins"]
+        assert caught.value.__notes__ == [f"while reading slide 1, bins at {copy}"]
         assert not loader_threads()
+
+
+@pytest.mark.parametrize("given_open", [False, True])
+def test_a_store_that_is_deleted_amid_an_epoch_is_named(paths, tmp_path, given_open):
+    copies = [shutil.copytree(path, tmp_path / path.name) for path in paths]
+    sources = [open_slide(copy) for copy in copies] if given_open else copies
+    loader = load(sources, max_open=1, workers=0, shuffle=False, buffer_bytes=400_000)
+    passing = iter(loader)
+    assert set(next(passing)["slide"]) == {0}
+    shutil.rmtree(copies[2])
+    with pytest.raises(StoreError) as caught:
+        list(passing)
+    where = "" if given_open else f" at {copies[2]}"
+    assert caught.value.__notes__ == [f"while reading slide 2, wide{where}"]
+    assert loader.state_dict()["epoch"] == 0
+
+
+def test_too_many_open_files_say_what_to_do(paths):
+    loader = load(paths, workers=0)
+    loader.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # no more than stdin, out, error
+    try:
+        with pytest.raises(StoreReadError) as caught:
+            list(loader)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    (note,) = [note for note in caught.value.__notes__ if "max_open" in note]
+    assert "ulimit -n" in note
 
 
 def test_a_store_that_is_replaced_is_not_mixed_with_its_successor(paths, store, tmp_path):

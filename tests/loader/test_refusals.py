@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from stformat.errors import (
@@ -66,6 +70,8 @@ def test_slides_of_other_genes_give_tiles_without_expression(store):
         ({"tile_px": None, "mpp": 0.5}, "mpp must come with tiles"),
         ({"expression": None, "genes": ["G1"]}, "must come with expression"),
         ({"target_sum": 0.0}, "target_sum must be positive"),
+        ({"target_sum": None}, "target_sum must be positive"),
+        ({"rank": -1}, "rank must be at least 0"),
         ({"mean": [0.5] * 3}, "must come with a dtype"),
         ({"n_draws": 3}, "must come with weights"),
         ({"rows": [None]}, "3 slides"),
@@ -87,3 +93,57 @@ def test_no_slides_and_no_store_are_refused(paths, tmp_path):
         load([paths[0], tmp_path / "nothing"])
     with pytest.raises(TypeError, match="list of names"):
         load(paths, genes="ERBB2")
+    with pytest.raises(TypeError, match=r"sorted\(genes\)"):
+        load(paths, genes={"G1", "G2"})
+    with pytest.raises(TypeError, match="got 3 among them"):
+        load(paths, genes=["G1", 3])
+
+
+def test_one_slide_is_no_sequence_of_slides(paths, slides):
+    for one in (paths[0], slides[0]):
+        with pytest.raises(ValueError, match="sequence of at least one slide"):
+            load(one)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "buffer_bytes", "max_open", "n_draws", "rank",
+                                  "seed", "tile_px", "workers", "world_size"])  # fmt: skip
+def test_numbers_that_are_not_whole_are_refused(paths, name):
+    for value in (32.0, "32"):
+        with pytest.raises(TypeError, match=f"{name} must be a whole number, got {value!r}"):
+            load(paths, **{name: value})
+
+
+def test_whole_numbers_of_numpy_are_numbers(paths, same):
+    options = {"seed": 3, "batch_size": 31, "rank": 1, "world_size": 2, "tile_px": 40,
+               "buffer_bytes": 500_000, "workers": 1, "max_open": 2}  # fmt: skip
+    given = {name: np.int64(value) for name, value in options.items()}
+    augment = Augmentation()
+    found, expected = load(paths, **given, augment=augment), load(paths, **options, augment=augment)
+    for loader in (found, expected):
+        loader.set_epoch(np.int64(2) if loader is found else 2)
+    state = json.loads(json.dumps(found.state_dict()))
+    assert state == expected.state_dict()
+    assert all(same(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "error"), [(-1, ValueError), (2**63, ValueError), (1.0, TypeError), ("1", TypeError)]
+)
+def test_epochs_that_cannot_be_are_refused(paths, epoch, error):
+    loader = load(paths)
+    for ask in (loader.set_epoch, loader.plan, loader.count_decodes):
+        with pytest.raises(error, match="epoch must be"):
+            ask(epoch)
+    loader.set_epoch(2**62)
+    assert next(iter(load(paths, augment=Augmentation())))["epoch"] == 0
+    assert next(iter(loader))["epoch"] == 2**62
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, pd.Index, pd.Series, iter])
+def test_genes_may_be_any_names_in_an_order(paths, kind):
+    names = ["G7", "G2"]
+    loader = load(paths, genes=kind(names), tile_px=None)
+    assert loader.gene_keys == tuple(names)
+    batch, expected = (next(iter(one)) for one in (loader, load(paths, genes=names, tile_px=None)))
+    assert "measured" not in batch
+    np.testing.assert_array_equal(batch["expression"], expected["expression"])

@@ -13,7 +13,6 @@ from stformat.loader import TileLoader
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch", reason="needs torch: uv sync --extra torch")
-torch_dataset = importlib.import_module("stformat.loader.torch_dataset")
 
 SMALL = {"tile_px": 40, "batch_size": 32, "buffer_bytes": 400_000, "genes": ["G1", "G2"]}
 
@@ -69,9 +68,10 @@ def test_a_state_before_the_first_batch_is_that_of_the_pass_that_begins(paths):
     assert next(passing)["epoch"] == 1
 
 
-def test_the_example_of_the_dataset_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["torch_dataset", "torch_passes"])
+def test_the_examples_run(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    result = doctest.testmod(torch_dataset)
+    result = doctest.testmod(importlib.import_module(f"stformat.loader.{name}"))
     assert result.attempted
     assert result.failed == 0
 
@@ -135,7 +135,9 @@ def test_a_model_learns_the_same_from_memory(paths, slides):
 
 
 @pytest.mark.filterwarnings("ignore")  # of Lightning's own
-def test_lightning_trains_on_it(paths, tmp_path):
+@pytest.mark.parametrize(("n_workers", "persistent"), [(0, False), (2, False), (2, True)])
+def test_lightning_trains_on_it(paths, tmp_path, n_workers, persistent):
+    """Nobody tells the dataset of epochs."""
     lightning = pytest.importorskip("lightning", reason="needs Lightning: uv pip install lightning")
 
     class Module(lightning.LightningModule):
@@ -154,9 +156,15 @@ def test_lightning_trains_on_it(paths, tmp_path):
 
     dataset = load(paths, dtype="float32", normalize="log1p").as_torch()
     trainer = lightning.Trainer(
-        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+        max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
     module = Module()
-    trainer.fit(module, torch.utils.data.DataLoader(dataset, batch_size=None))
-    assert module.seen == [(epoch, index) for epoch in range(2) for index in range(len(dataset))]
+    options = {"multiprocessing_context": "fork"} if n_workers else {}
+    data = torch.utils.data.DataLoader(
+        dataset, batch_size=None, num_workers=n_workers, persistent_workers=persistent, **options
+    )
+    trainer.fit(module, data)
+    expected = [(epoch, index) for epoch in range(3) for index in range(len(dataset))]
+    assert [epoch for epoch, _ in module.seen] == [epoch for epoch, _ in expected]
+    assert (sorted(module.seen) if n_workers else module.seen) == expected

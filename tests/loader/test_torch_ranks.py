@@ -47,6 +47,7 @@ def read_as_rank(rank, port, paths, folder):
         dataset, batch_size=None, num_workers=2, multiprocessing_context="fork"
     )
     by_workers = rows_of(data)
+    dataset.set_epoch(1)  # else this process goes on where its workers ended
     given = pickle.dumps(dataset)
     alone = rows_of(dataset)
     n_rows = torch.tensor([len(alone)])

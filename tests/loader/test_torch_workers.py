@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import pickle
 import signal
@@ -14,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from stformat.loader import TileLoader
+from stformat.loader import Augmentation, TileLoader
 
 pytestmark = [
     pytest.mark.torch,
@@ -22,6 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # more than CPUs
 ]
 torch = pytest.importorskip("torch", reason="needs torch: uv sync --extra torch")
+torch_passes = importlib.import_module("stformat.loader.torch_passes")
 
 SMALL = {"tile_px": 40, "batch_size": 16, "buffer_bytes": 400_000, "genes": ["G1", "G2"]}
 LIMIT_S = 120
@@ -115,15 +118,90 @@ def test_a_copy_tells_its_own_workers_of_epochs(paths):
     assert [{batch["epoch"] for batch in data} for data in both] == [{5}, {7}]
 
 
-def test_workers_that_are_started_anew_read_the_epoch_that_was_set(paths):
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_that_are_started_anew_go_on_to_the_next_epoch(paths, method):
+    """Each pass is of one epoch and whole, also after one that was left early."""
+    dataset = load(paths, augment=Augmentation()).as_torch()
+    data = load_data(dataset, 2, method)
+    next(iter(data))
+    passes = [list(data) for _ in range(2)]
+    dataset.set_epoch(np.int64(7))
+    passes += [list(data), list(data)]
+    dataset.set_epoch(1)
+    passes.append(list(data))
+    assert [{batch["epoch"] for batch in batches} for batches in passes] == [
+        {1},
+        {2},
+        {7},
+        {8},
+        {1},
+    ]
+    for batches in passes:
+        assert len(set(rows_of(batches))) == len(rows_of(batches)) == 380
+    first, other, again = (passes[number][0] for number in (0, 1, -1))
+    assert torch.equal(first["tile"], again["tile"])
+    assert not torch.equal(first["tile"], other["tile"])
+
+
+def test_passes_with_and_without_workers_are_epochs_in_turn(paths):
     dataset = load(paths).as_torch()
-    data = load_data(dataset, 1, "fork")
+    alone = torch.utils.data.DataLoader(dataset, batch_size=None)
+    others = load_data(dataset, 2, "fork")
+    seen = [{batch["epoch"] for batch in data} for data in (others, alone, alone, others, alone)]
+    assert seen == [{0}, {1}, {2}, {3}, {4}]
+
+
+def test_two_passes_of_workers_at_once_are_two_whole_epochs(paths):
+    dataset = load(paths).as_torch()
+    found = [], []
+    for both in zip(*(load_data(dataset, 2, "fork") for _ in range(2)), strict=True):
+        for batches, batch in zip(found, both, strict=True):
+            batches.append(batch)
+    assert sorted({batch["epoch"] for batch in batches}.pop() for batches in found) == [0, 1]
+    for batches in found:
+        assert len({batch["epoch"] for batch in batches}) == 1
+        assert len(set(rows_of(batches))) == 380
+
+
+def test_a_seed_that_is_the_same_for_each_pass_stops_no_epoch(paths):
+    data = load_data(load(paths).as_torch(), 2, "fork")
     seen = []
-    for epoch in (3, None, 1):
-        if epoch is not None:
-            dataset.set_epoch(epoch)
+    for _ in range(3):
+        torch.manual_seed(5)
         seen.append({batch["epoch"] for batch in data})
-    assert seen == [{3}, {3}, {1}]
+    assert seen == [{0}, {1}, {2}]
+
+
+def test_processes_that_share_a_log_have_passes_of_their_own():
+    """As ranks that were forked with the dataset, whose seeds are the same."""
+    log = torch_passes.PassLog()
+    of_pass = {"n_set": 0, "n_workers": 2, "epoch": 0}
+    for epoch in range(600):
+        begun = [log.join(owner=owner, seed=epoch // 2, **of_pass) for owner in (1, 2, 2, 1)]
+        assert begun == [epoch] * 4
+        assert log.next_epoch(owner=2, n_set=0, epoch=0) == epoch + 1
+    assert log.next_epoch(owner=3, n_set=0, epoch=0) == 0
+    assert log.next_epoch(owner=2, n_set=1, epoch=0) == 0
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_pass_that_stood_without_workers_goes_on_with_them(paths, same, n_workers):
+    """And the passes after it are of the epochs after it."""
+    dataset = load(paths).as_torch()
+    dataset.set_epoch(3)
+    passing = iter(torch.utils.data.DataLoader(dataset, batch_size=None))
+    taken = [next(passing) for _ in range(4)]
+    state = json.loads(json.dumps(dataset.state_dict()))
+    rest = [as_arrays(batch) for batch in passing]
+    resumed = load(paths).as_torch()
+    resumed.load_state_dict(state)
+    options = {"multiprocessing_context": "fork"} if n_workers else {}
+    data = torch.utils.data.DataLoader(resumed, batch_size=None, num_workers=n_workers, **options)
+    found = sorted(map(as_arrays, data), key=lambda batch: batch["batch_index"])
+    assert len(taken) == found[0]["batch_index"]
+    assert len(found) == len(rest)
+    assert all(map(same, found, rest))
+    assert [{batch["epoch"] for batch in data} for _ in range(2)] == [{4}, {5}]
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta:UserWarning")
@@ -142,7 +220,7 @@ def test_workers_hand_over_sparse_expression(paths):
 SCRIPT = """
     import itertools, signal, sys
     from torch.utils.data import DataLoader
-    from stformat.loader import TileLoader
+    from stformat.loader import Augmentation, TileLoader
 
     if __name__ == "__main__":
         # Whoever runs tests in the background hands down that it is ignored.
