@@ -60,6 +60,7 @@ __all__ = [
     "PositionsError",
     "Problem",
     "SplitError",
+    "SplitSharesWarning",
     "StformatError",
     "StoreChangedWarning",
     "StoreError",
@@ -253,6 +254,10 @@ class CatalogueLookupError(StformatError, KeyError):
     """The catalogue has no slide of an identifier, or several, or no column of a name."""
 
     __str__ = StformatError.__str__
+
+
+class SplitSharesWarning(UserWarning):
+    """Sides of a split have shares far from those that were asked for: groups are not cut."""
 
 
 class ImageCodecWarning(UserWarning):
