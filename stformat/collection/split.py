@@ -277,6 +277,8 @@ class Split:
         ------
         StoreWriteError
             If the file system refuses.
+        ValueError
+            If it would be larger than `load` reads.
         """
         return write_document(self._content(), path, stem="split")
 

@@ -226,7 +226,7 @@ def test_numbers_of_numpy_are_saved_as_others(collection, tmp_path):
 
 
 def test_a_split_of_very_many_rows_is_read_again(tmp_path):
-    codes = np.random.default_rng(0).integers(0, 4, 2_500_000).astype(np.uint8)
+    codes = np.random.default_rng(0).integers(0, 4, 3_000_000).astype(np.uint8)
     split = Split(
         by="block", fractions=(0.8, 0.1, 0.1), shares=(0.8, 0.1, 0.1), seed=0, options={},
         catalogue_sha256="0" * 64, sides={}, rows={"A": codes, "B": codes[:0], "C": codes[::-1]},
