@@ -35,11 +35,11 @@ start, start_busy = clocks()
 end, end_busy = clocks()
 print(end - start, end_busy - start_busy)
 """
-LOADED = "import pandas, pyarrow.parquet\nfrom stformat.collection.slides import open_collection"
+LOADED = "import pandas, pyarrow.parquet\nfrom stformat.collection.opening import open_collection"
 OPENED = "slides = open_collection(sys.argv[1])"
 CASES = {
     "import and open, new process": (
-        "", "", f"from stformat.collection.slides import open_collection\n{OPENED}",
+        "", "", f"from stformat.collection.opening import open_collection\n{OPENED}",
     ),
     "open, dependencies loaded": (LOADED, "", OPENED),
     "`.catalogue`, as pandas": (LOADED, OPENED, "slides.catalogue"),

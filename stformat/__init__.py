@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from stformat.check.slide import check_store
     from stformat.collection.collecting import collect_slides
     from stformat.collection.gene_panel import GenePanel
+    from stformat.collection.opening import open_collection
     from stformat.collection.panel_rules import gene_panel
-    from stformat.collection.slides import Collection, open_collection
+    from stformat.collection.slides import Collection
     from stformat.collection.split import Split
     from stformat.convert import CorpusReport, convert_slide, convert_slides
     from stformat.convert.spatialdata_object import from_spatialdata
@@ -83,7 +84,7 @@ _HOMES = {
     "export_tiles": "stformat.export.tiles",
     "from_spatialdata": "stformat.convert.spatialdata_object",
     "gene_panel": "stformat.collection.panel_rules",
-    "open_collection": "stformat.collection.slides",
+    "open_collection": "stformat.collection.opening",
     "open_dataset": "stformat.lazy.dataset",
     "open_datatree": "stformat.lazy.datatree",
     "open_slide": "stformat.store.reader",

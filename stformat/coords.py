@@ -20,6 +20,7 @@ __all__ = [
     "grid_for_mpp",
     "grid_for_side",
     "mpp_at",
+    "tile_reach_px",
     "tile_windows",
 ]
 
@@ -262,3 +263,28 @@ def coverage(
         high = np.clip(corner[:, axis] + edge, 0, size)
         inside *= (high - low) / edge
     return inside
+
+
+def tile_reach_px(tile_px: int, scale: float) -> float:
+    """Return how far from its centre a tile reaches, whatever its grid, in full-resolution pixels.
+
+    Parameters
+    ----------
+    tile_px : int
+        Edge of a tile in its own pixels.
+    scale : float
+        Full-resolution pixels to one pixel of the tile.
+
+    Returns
+    -------
+    float
+        Half the edge; and two pixels of the level that is read, by which windows are rounded to
+        whole pixels and by which resampling looks beside them.
+
+    Examples
+    --------
+    >>> tile_reach_px(224, 1.0)
+    114.02
+    """
+    # A level is read whose pixels are at most 129 / 128 of those of the tile.
+    return tile_px * scale / 2 + 2 * max(1.0, 1.01 * scale)

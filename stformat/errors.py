@@ -23,7 +23,7 @@ stformat still catches it sensibly)::
     +-- ExportError (ValueError)           a format cannot hold what was asked of it
     +-- CatalogueError (ValueError)        a catalogue of slides is missing, or is none
     +-- GenePanelError (ValueError)        genes of several slides do not make a panel
-    +-- SplitError (ValueError)            slides cannot be split as asked
+    +-- SplitError (ValueError)            slides cannot be split, or a side used, as asked
     +-- SlidesDifferError (ValueError)     slides are too different to be read together
     +-- NoImageError (LookupError)         the slide has no image
     +-- GeneLookupError (KeyError)         no gene, or several, answer to a name
@@ -60,6 +60,7 @@ __all__ = [
     "PositionsError",
     "Problem",
     "SplitError",
+    "SplitSharesWarning",
     "StformatError",
     "StoreChangedWarning",
     "StoreError",
@@ -219,7 +220,10 @@ class GenePanelError(StformatError, ValueError):
 
 
 class SplitError(StformatError, ValueError):
-    """Slides cannot be split into training, validation and test as asked, or a file is none."""
+    """Slides cannot be split into training, validation and test as asked, or a file is no split.
+
+    Or what is asked of one side could be of another: rows, tiles, another version of a store.
+    """
 
 
 class SlidesDifferError(StformatError, ValueError):
@@ -253,6 +257,10 @@ class CatalogueLookupError(StformatError, KeyError):
     """The catalogue has no slide of an identifier, or several, or no column of a name."""
 
     __str__ = StformatError.__str__
+
+
+class SplitSharesWarning(UserWarning):
+    """Sides of a split have shares far from those that were asked for: groups are not cut."""
 
 
 class ImageCodecWarning(UserWarning):

@@ -24,7 +24,7 @@ def collect(
     Exit code 1 where a store cannot be read or an identifier means several slides.
     """
     from stformat.collection.collecting import collect_slides  # noqa: PLC0415 - see stformat.cli
-    from stformat.collection.slides import open_collection  # noqa: PLC0415 - see stformat.cli
+    from stformat.collection.opening import open_collection  # noqa: PLC0415 - see stformat.cli
 
     with shown_progress(quiet=quiet or as_json) as progress:
         report = collect_slides(directory, progress=progress)

@@ -7,32 +7,7 @@ from numpy.typing import NDArray
 
 from stformat.collection.shares import assign_sides, draw_order
 
-__all__ = ["block_sides", "tile_reach_px"]
-
-
-def tile_reach_px(tile_px: int, scale: float) -> float:
-    """Return how far from its centre a tile reaches, whatever its grid, in full-resolution pixels.
-
-    Parameters
-    ----------
-    tile_px : int
-        Edge of a tile in its own pixels.
-    scale : float
-        Full-resolution pixels to one pixel of the tile.
-
-    Returns
-    -------
-    float
-        Half the edge; and two pixels of the level that is read, by which windows are rounded to
-        whole pixels and by which resampling looks beside them.
-
-    Examples
-    --------
-    >>> tile_reach_px(224, 1.0)
-    114.02
-    """
-    # A level is read whose pixels are at most 129 / 128 of those of the tile.
-    return tile_px * scale / 2 + 2 * max(1.0, 1.01 * scale)
+__all__ = ["block_sides"]
 
 
 def block_sides(
@@ -53,7 +28,7 @@ def block_sides(
     block_px : float
         Edge of a block, at least twice `reach_px`.
     reach_px : float
-        From `tile_reach_px`.
+        From `stformat.coords.tile_reach_px`.
     fractions : tuple of float
         Wanted share of rows of each side.
     seed : int

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stformat.kernels._pool import read_ahead
 from stformat.store.reader import Slide
+from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["CountBlock", "SlideOpener", "iter_blocks"]
 
@@ -47,7 +48,7 @@ class CountBlock:
 
 
 def iter_blocks(
-    slide: Slide, columns: NDArray[np.int64], *, rows: NDArray[np.bool_] | None = None
+    slide: Slide, columns: NDArray[np.int64], *, rows: RowIndex | None = None
 ) -> Iterator[CountBlock]:
     """Read counts of some genes, block after block.
 
@@ -57,13 +58,13 @@ def iter_blocks(
         Bound to the table to read.
     columns : (n_genes,) ndarray of int64
         Column of each gene; -1 where the table has none, of which no value comes.
-    rows : (n_obs,) ndarray of bool, optional
+    rows : int, slice, array of int or mask, optional
         Rows to read; by default all.
 
     Yields
     ------
     CountBlock
-        Rows in the order of the table.
+        Rows in their order.
 
     Notes
     -----
@@ -72,7 +73,7 @@ def iter_blocks(
     places = np.full(slide.n_vars, -1, dtype=np.int64)
     known = columns >= 0
     places[columns[known]] = np.flatnonzero(known)
-    positions = np.arange(slide.n_obs) if rows is None else np.flatnonzero(rows)
+    positions = row_positions(slice(None) if rows is None else rows, slide.n_obs)
     step = max(1, BLOCK_VALUES * slide.n_obs // max(1, slide.counts.nnz))
 
     def blocks() -> Generator[CountBlock]:

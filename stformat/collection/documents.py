@@ -16,6 +16,10 @@ from stformat.store.durable import write_file
 
 __all__ = ["Document", "content_digest", "read_document", "write_document"]
 
+MAX_BYTES = 2**28
+"""Most bytes of a document: one of the user's own making, so more than a store may hold. Sides of
+rows take some bytes for each run of rows, a million rows in runs of ten half a MiB."""
+
 _SHOWN_DIGITS = 12
 
 
@@ -51,13 +55,18 @@ def write_document(content: Mapping[str, Any], path: str | os.PathLike[str], *, 
     ------
     StoreWriteError
         If the file system refuses.
+    ValueError
+        If the document is larger than `read_document` would read.
     """
     digest = content_digest(content)
     target = Path(path)
     if target.is_dir():
         target /= f"{stem}-{digest[:_SHOWN_DIGITS]}.json"
+    data = dump_canonical({**content, "digest": digest})
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"a {stem} must take at most {MAX_BYTES} bytes, got {len(data)}")
     with refusals_of(target):
-        write_file(target, dump_canonical({**content, "digest": digest}))
+        write_file(target, data)
     return target
 
 
@@ -92,7 +101,7 @@ def read_document[Found: Document](
         From `error`: if the file cannot be read, is no such document, or is not what was written.
     """
     try:
-        content = parse_object(Path(path).read_bytes())
+        content = parse_object(Path(path).read_bytes(), max_bytes=MAX_BYTES)
         _check_digest(content)
         return model.model_validate(content)
     except (OSError, JsonError) as reason:

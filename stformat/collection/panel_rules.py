@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from stformat.collection.variable_genes import (
 from stformat.errors import GenePanelError, Problem
 from stformat.genes.vocabulary import SOURCE_KEYS, GeneVocabulary
 from stformat.store.reader import Slide
+from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["gene_panel"]
 
@@ -44,7 +46,7 @@ def gene_panel(
     batches: Literal["together", "slide"] = "together",
     target_sum: float | None = None,
     expressed_only: bool = True,
-    rows: Mapping[str, NDArray[np.bool_]] | None = None,
+    rows: Mapping[str, RowIndex] | None = None,
 ) -> GenePanel:
     """Choose genes that mean the same in every slide.
 
@@ -76,8 +78,9 @@ def gene_panel(
     expressed_only : bool, default: True
         Under ``"variable"``: leave out rows, and genes, without any count of the intersection, as
         `scanpy.pp.filter_cells` and `scanpy.pp.filter_genes` with a least of 1 do.
-    rows : mapping of str to (n_obs,) ndarray of bool, optional
-        Under ``"variable"``: rows that count of slides, by identifier; of others all do.
+    rows : mapping of str to (mask, array of int or slice), optional
+        Under ``"variable"``: rows that count of slides, by identifier, each once; of others all do.
+        `Collection.gene_panel` of one side of a split gives those of the side.
 
     Returns
     -------
@@ -89,7 +92,8 @@ def gene_panel(
     ------
     GenePanelError
         If there is no slide, an identifier repeats, slides are of several species, no gene is
-        left, a gene of `genes` is measured nowhere, or the arguments do not fit the rule.
+        left, a gene of `genes` is measured nowhere, `rows` are not rows of the slides, or the
+        arguments do not fit the rule.
     CorruptStoreError
         If a chunk is missing or damaged.
 
@@ -131,13 +135,15 @@ def gene_panel(
     how = None
     if n_top is not None:
         how = VariableRule(
-            n_top=n_top,
+            n_top=_whole_number(n_top),
             flavor=flavor,
             batches=batches,
-            target_sum=target_sum,
-            expressed_only=expressed_only,
+            target_sum=None if target_sum is None else float(target_sum),
+            expressed_only=bool(expressed_only),
         )
     _check_arguments(rule, genes=genes, how=how)
+    if rows is not None and how is None:
+        raise _refused("rows", "rows go with rule 'variable'", f"some with {rule!r}")
     openers = [_opener(slide) for slide in slides]
     species = _common_species(openers)
     known = SlideGenes.read(openers, _vocabulary(openers, vocabulary, species))
@@ -150,7 +156,7 @@ def gene_panel(
         codes = _shared(known)
     if how is not None:
         recorded |= asdict(how)
-        codes = _variable(known, codes, how, rows or {})
+        codes = _variable(known, codes, how, _positions(openers, rows or {}))
     return known.panel(codes, species=species, rule=recorded)
 
 
@@ -229,6 +235,38 @@ def _vocabulary(
     return vocabulary
 
 
+def _whole_number(n_top: int) -> int:
+    """Return a plain number: that of NumPy is not what a document holds."""
+    try:
+        return operator.index(n_top)
+    except TypeError:
+        raise _refused("n_top", "how many genes is a whole number", repr(n_top)) from None
+
+
+def _positions(
+    openers: list[SlideOpener], rows: Mapping[str, RowIndex]
+) -> dict[str, NDArray[np.int64]]:
+    """Return the rows that count of each slide that is named, ascending."""
+    found: dict[str, NDArray[np.int64]] = {}
+    for opened in openers if rows else ():
+        with opened() as slide:
+            name, n_obs = slide.slide_id, slide.n_obs
+        if name not in rows:
+            continue
+        try:
+            found[name] = np.sort(row_positions(rows[name], n_obs))
+        except IndexError as error:
+            expected = f"rows of {name} must be a mask or positions of its {n_obs} rows"
+            raise _refused("rows", expected, str(error)) from error
+        if (found[name][1:] == found[name][:-1]).any():
+            raise _refused("rows", f"rows of {name} must be named once", "one several times")
+    unknown = sorted(set(rows) - set(found))
+    if unknown:
+        shown = ", ".join(unknown[:_N_SHOWN])
+        raise _refused("rows", "rows go with the identifier of a slide", f"{shown}, which none has")
+    return found
+
+
 def _tables(openers: list[SlideOpener]) -> Iterator[pd.DataFrame]:
     for opened in openers:
         with opened() as slide:
@@ -272,7 +310,7 @@ def _variable(
     known: SlideGenes,
     codes: NDArray[np.int64],
     rule: VariableRule,
-    rows: Mapping[str, NDArray[np.bool_]],
+    rows: Mapping[str, NDArray[np.int64]],
 ) -> NDArray[np.int64]:
     sources = [
         CountSource(

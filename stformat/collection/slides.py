@@ -6,32 +6,28 @@ thousand slides must not take longer for pandas and SciPy.
 
 from __future__ import annotations
 
-import html
-import os
+import operator
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from stformat.collection.catalogue import CATALOGUE_NAME, Catalogue, parse_catalogue
+from stformat.collection.catalogue import Catalogue
+from stformat.collection.conditions import condition_of
+from stformat.collection.parts import address_below, refuse_divided, rows_on, slide_parts
+from stformat.collection.table_html import table_html
 from stformat.errors import (
-    CatalogueError,
     CatalogueLookupError,
     CatalogueStaleWarning,
-    NotAStoreError,
     Problem,
 )
-from stformat.store.location import Location, parse_location
-from stformat.store.open_files import open_files
+from stformat.store.location import Location
 from stformat.store.reader import Slide, open_slide
-from stformat.terms.tables import species_term, tissue_term
+from stformat.store.slide_part import SlidePart
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,18 +35,14 @@ if TYPE_CHECKING:
     from stformat.collection.duplicates import DuplicatePair
     from stformat.collection.gene_panel import GenePanel
     from stformat.collection.panel_rules import RuleName
-    from stformat.collection.split import Split, SplitBy
+    from stformat.collection.split import Side, Split, SplitBy
     from stformat.collection.splitting import Missing
 
-__all__ = ["Collection", "open_collection"]
-
-_N_SHOWN = 5
-_SHOWN_COLUMNS = ("slide_id", "technology", "species", "tissue", "study", "n_obs", "n_vars", "mpp")
-_TERMS = {"species": species_term, "tissue": tissue_term}
+__all__ = ["Collection"]
 
 
 class Collection:
-    """Slides in the order of their identifiers; made by `open_collection`.
+    """Slides in the order of their identifiers; made by `stformat.open_collection`.
 
     Only the catalogue is in memory. A slide is opened when it is indexed or iterated to, and
     belongs to who asked: close it, or use it as a context manager. The collection may be shared
@@ -61,15 +53,21 @@ class Collection:
     >>> import stformat as stf
     >>> slides = stf.open_collection("stores")  # doctest: +SKIP
     >>> human = slides.where(species="human", technology=["Visium", "ST"])  # doctest: +SKIP
-    >>> split = human.split(by="donor", seed=0)  # doctest: +SKIP
-    >>> panel = human.select(split.train).gene_panel("variable", n_top=256)  # doctest: +SKIP
+    >>> train = human.side(human.split(by="donor", seed=0), "train")  # doctest: +SKIP
+    >>> panel = train.gene_panel("variable", n_top=256)  # doctest: +SKIP
+    >>> loader = stf.TileLoader(train, genes=panel, normalize="log1p")  # doctest: +SKIP
     """
 
     def __init__(
-        self, location: Location, catalogue: Catalogue, positions: NDArray[np.int64]
+        self,
+        location: Location,
+        catalogue: Catalogue,
+        positions: NDArray[np.int64],
+        sides: tuple[tuple[Split, Side], ...] = (),
     ) -> None:
         self._location = location
         self._catalogue = catalogue
+        self._sides = sides
         self._positions = np.ascontiguousarray(positions, dtype=np.int64)
 
     def __len__(self) -> int:
@@ -78,28 +76,20 @@ class Collection:
     def __repr__(self) -> str:
         n = self._catalogue.table.num_rows
         of = "" if len(self) == n else f"{len(self)} of "
-        return f"<Collection {self._location}: {of}{n} slide{'s' * (n != 1)}>"
+        sides = [f", {side} of split {split.digest[:12]}" for split, side in self._sides]
+        n_divided = sum(rows is not None for rows in self.rows) if sides else 0
+        some = f", {n_divided} divided: some of their rows" if n_divided else ""
+        return f"<Collection {self._location}: {of}{n} slide{'s' * (n != 1)}{''.join(sides)}{some}>"
 
     def _repr_html_(self) -> str:
-        rows = self._table.slice(0, 2 * _N_SHOWN).select([*_SHOWN_COLUMNS]).to_pylist()
-        head = "".join(f"<th>{name}</th>" for name in _SHOWN_COLUMNS)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(_shown(value))}</td>" for value in row.values())
-            + "</tr>"
-            for row in rows
-        )  # fmt: skip
-        more = f"<p>and {len(self) - len(rows)} more</p>" if len(self) > len(rows) else ""
-        return (
-            f"<p>{html.escape(repr(self))}</p><table><thead><tr>{head}</tr></thead>"
-            f"<tbody>{body}</tbody></table>{more}"
-        )
+        return table_html(repr(self), self._table)
 
     def __iter__(self) -> Iterator[Slide]:
         for place in range(len(self)):
             yield self[place]
 
     def __contains__(self, slide_id: object) -> bool:
-        return slide_id in self.slide_ids
+        return slide_id in self._places
 
     @overload
     def __getitem__(self, key: int | str) -> Slide: ...
@@ -108,8 +98,41 @@ class Collection:
     def __getitem__(self, key: int | str | slice) -> Slide | Collection:
         if isinstance(key, slice):
             return self._at(self._positions[key])
-        place = self._place_of(key) if isinstance(key, str) else int(key)
-        return self._open(int(self._positions[place]))
+        place = self._place_of(key) if isinstance(key, str) else operator.index(key)
+        position = int(self._positions[place])
+        if self._sides:
+            refuse_divided(self._at(self._positions[[place]]).parts[0])
+        return self._open(position)
+
+    def iter_slide_rows(self) -> Iterator[tuple[Slide, NDArray[np.int64]]]:
+        """Open one slide after the other, with its rows that belong to the collection.
+
+        Yields
+        ------
+        slide : Slide
+            It is closed when the next one is asked for.
+        rows : (m,) ndarray of int64
+            All of them, but where the collection is one side of a split that divides the slide.
+
+        Raises
+        ------
+        StoreReplaced
+            If a store is of another version than the catalogue knows.
+        """
+        for part in self.parts:
+            with part.open() as slide:
+                rows = np.arange(slide.n_obs) if part.rows is None else np.flatnonzero(part.rows)
+                yield slide, rows
+
+    @property
+    def parts(self) -> tuple[SlidePart, ...]:
+        """Each slide, closed, with its rows; what a `stformat.TileLoader` is made from."""
+        return slide_parts(self._location, self._table, self._sides)
+
+    @property
+    def rows(self) -> tuple[NDArray[np.bool_] | None, ...]:
+        """Mask of the rows of each slide that belong to the collection; None for all."""
+        return rows_on(self._sides, self.slide_ids)
 
     @property
     def catalogue(self) -> pd.DataFrame:
@@ -133,11 +156,11 @@ class Collection:
         Parameters
         ----------
         **conditions
-            For each column a value that slides must have, a list, tuple or set of values of which
-            they must have one, or a function that returns whether a value that is not missing
-            will do. None stands for a missing value. Of columns that hold lists (``keywords``,
-            ``section_names``) one entry must do. A species or tissue is found under every spelling
-            that means the same.
+            For each column a value that slides must have, an array or another iterable of values
+            of which they must have one, or a function that returns whether a value that is not
+            missing will do. None stands for a missing value. Of columns that hold lists
+            (``keywords``, ``section_names``) one entry must do, and no entry is a missing value. A
+            species or tissue is found under every spelling that means the same.
 
         Returns
         -------
@@ -159,8 +182,8 @@ class Collection:
         for name, wanted in conditions.items():
             if name not in table.column_names:
                 raise _unknown_column(name, table.column_names)
-            test = _test_of(name, wanted)
-            keep &= [test(value) for value in table.column(name).to_pylist()]
+            will_do = condition_of(name, wanted)
+            keep &= [will_do(value) for value in table.column(name).to_pylist()]
         return self._at(self._positions[keep])
 
     def select(self, slide_ids: Iterable[str]) -> Collection:
@@ -169,7 +192,7 @@ class Collection:
         Parameters
         ----------
         slide_ids : iterable of str
-            Identifiers, such as `Split.train`.
+            Identifiers. For those of one side of a split see `side`.
 
         Returns
         -------
@@ -179,10 +202,89 @@ class Collection:
         Raises
         ------
         CatalogueLookupError
-            If no slide has an identifier, or several have.
+            If no slide has an identifier, or several have, or a text is given for a list.
         """
+        if isinstance(slide_ids, str):
+            raise CatalogueLookupError(
+                Problem(
+                    "collection.slide",
+                    slide_ids,
+                    "slides are selected by a list of identifiers",
+                    f"the text {slide_ids!r}",
+                    f"give [{slide_ids!r}]",
+                )
+            )
         places = [self._place_of(name) for name in slide_ids]
         return self._at(self._positions[np.array(places, dtype=np.int64)])
+
+    def side(self, split: Split, side: Side) -> Collection:
+        """Choose what is on one side of a split: slides, and rows of those that are divided.
+
+        Parameters
+        ----------
+        split : Split
+            Made of this collection or one with the same slides.
+        side : {"train", "val", "test"}
+            The side.
+
+        Returns
+        -------
+        Collection
+            The slides, ascending by identifier. It remembers which rows of each are on the side,
+            through `where`, `select`, slices, `side` and pickling: `gene_panel` and
+            `stformat.TileLoader` read only these, and a loader cuts no tile that could share pixels
+            with one of another side. A slide that is divided is opened by `iter_slide_rows`.
+
+        Raises
+        ------
+        CatalogueLookupError
+            If a slide of the side is not in the collection.
+        SplitError
+            If there is no such side, or a slide that is divided was converted anew since.
+
+        Examples
+        --------
+        >>> split = slides.split(by="block", seed=0)  # doctest: +SKIP
+        >>> train = slides.side(split, "train")  # doctest: +SKIP
+        >>> panel = train.gene_panel("variable", n_top=256)  # doctest: +SKIP
+        >>> loader = stf.TileLoader(train, genes=panel)  # doctest: +SKIP
+        """
+        names = split.slides(side)
+        missing = [name for name in names if name not in self]
+        if missing:
+            raise CatalogueLookupError(
+                Problem(
+                    "collection.side",
+                    missing[0],
+                    "every slide of a side must be in the collection",
+                    f"{len(missing)} of {len(names)} that are not",
+                    "take the side of the collection that was split, then choose among its slides",
+                )
+            )
+        chosen = self.select(names)
+        split.check_versions({part.slide_id: part.manifest_sha256 for part in chosen.parts})
+        positions = self._positions[[self._place_of(name) for name in names]]
+        return Collection(self._location, self._catalogue, positions, (*self._sides, (split, side)))
+
+    def check_tiles(self, tile_px: int, *, mpp: float | None = None) -> None:
+        """Refuse tiles that could share pixels with those of another side; a loader does by itself.
+
+        Parameters
+        ----------
+        tile_px : int
+            Edge of a tile in its own pixels.
+        mpp : float, optional
+            Microns per pixel of a tile; by default those of each slide.
+
+        Raises
+        ------
+        SplitError
+            If the collection is one side of a split into blocks, and tiles reach further than those
+            that it was made for.
+        """
+        mpps = self._table.column("mpp").to_pylist()
+        for part, slide_mpp in zip(self.parts, mpps, strict=True):
+            part.check_tiles(tile_px, mpp, slide_mpp=slide_mpp)
 
     def duplicates(self) -> tuple[DuplicatePair, ...]:
         """Return pairs of slides that look like one slide under two names, and why.
@@ -249,8 +351,16 @@ class Collection:
             If an argument is out of its range, a key is missing and to be refused, or there are
             fewer groups than sides.
 
+        Warns
+        -----
+        SplitSharesWarning
+            If sides have shares far from those wanted, since groups are not cut.
+
         Notes
         -----
+        Whoever uses the split takes its sides by `side`, which knows the rows of slides that are
+        divided.
+
         Of blocks, rows whose tile would reach into a block of another side are on no side: two
         tiles of different sides share no pixel. Of sections, tiles at the border of two sections
         may.
@@ -273,11 +383,13 @@ class Collection:
         ).checked()
         place = {path: index for index, path in enumerate(self._table.column("path").to_pylist())}
         pairs = self.duplicates() if duplicates == "together" else ()
-        rows = self._table.select(["slide_id", "study", "donor", "section_names"]).to_pylist()
+        columns = ["slide_id", "manifest_sha256", "study", "donor", "section_names"]
+        rows = self._table.select(columns).to_pylist()
         slides = [
             SplitSlide(
                 slide_id=row["slide_id"],
-                opened=partial(self.__getitem__, index),
+                manifest_sha256=row["manifest_sha256"],
+                opened=partial(self._open, int(self._positions[index])),
                 study=row["study"],
                 donor=row["donor"],
                 n_sections=len(row["section_names"]),
@@ -295,7 +407,8 @@ class Collection:
         rule : {"intersection", "union", "variable", "given"}, default: "intersection"
             Which genes.
         **options
-            See `stformat.collection.panel_rules.gene_panel`.
+            See `stformat.collection.panel_rules.gene_panel`. Of one side of a split only its rows
+            are read; `rows` must be of it.
 
         Returns
         -------
@@ -311,8 +424,24 @@ class Collection:
             gene_panel,
         )
 
-        opened = [partial(self.__getitem__, place) for place in range(len(self))]
-        return gene_panel(opened, rule, **options)
+        if not self._sides:
+            opened = [partial(self._open, position) for position in self._positions.tolist()]
+            return gene_panel(opened, rule, **options)
+        parts = self.parts
+        if rule == "variable":
+            given = dict(options.get("rows") or {})
+            within = {part.slide_id: part.rows_within(given.get(part.slide_id)) for part in parts}
+            kept = {name: rows for name, rows in within.items() if rows is not None}
+            options |= {"rows": given | kept}
+        return gene_panel([part.open for part in parts], rule, **options)
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Where the slides of each identifier are."""
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(self.slide_ids):
+            places.setdefault(name, []).append(place)
+        return places
 
     @cached_property
     def _table(self) -> pa.Table:
@@ -323,18 +452,17 @@ class Collection:
         )
 
     def _at(self, positions: NDArray[np.int64]) -> Collection:
-        return Collection(self._location, self._catalogue, positions)
+        return Collection(self._location, self._catalogue, positions, self._sides)
 
     def _place_of(self, slide_id: str) -> int:
-        ids = self._table.column("slide_id").to_pylist()
-        places = [place for place, each in enumerate(ids) if each == slide_id]
+        places = self._places.get(slide_id, [])
         if len(places) != 1:
             paths = self._table.column("path").to_pylist()
             found = f"{len(places)} stores: {', '.join(paths[place] for place in places)}"
             raise CatalogueLookupError(
                 Problem(
                     "collection.slide",
-                    slide_id,
+                    str(slide_id),
                     "an identifier must be that of one slide of the collection",
                     found if places else "none that has it",
                 )
@@ -344,7 +472,7 @@ class Collection:
     def _open(self, position: int) -> Slide:
         row = self._catalogue.table.slice(position, 1).select(["path", "manifest_sha256"])
         (found,) = row.to_pylist()
-        address = _address_below(self._location, found["path"])
+        address = address_below(self._location, found["path"])
         slide = open_slide(address, storage_options=self._location.options or None)
         if slide.opened.store.commit.manifest_sha256 != found["manifest_sha256"]:
             warnings.warn(
@@ -356,24 +484,6 @@ class Collection:
         return slide
 
 
-def _test_of(name: str, wanted: object) -> Callable[[Any], bool]:
-    """Return what tells whether the value of a column will do."""
-    if callable(wanted):
-        return lambda value: value is not None and bool(wanted(value))
-    if isinstance(wanted, list | tuple | set | frozenset):
-        tests = [_test_of(name, each) for each in wanted]
-        return lambda value: any(test(value) for test in tests)
-    term = _TERMS[name](wanted) if name in _TERMS and isinstance(wanted, str) else None
-
-    def test(value: Any) -> bool:  # noqa: ANN401 - of a column of any type
-        if isinstance(value, list):
-            return wanted in value
-        is_same = bool(value == wanted)
-        return is_same or (term is not None and value is not None and _TERMS[name](value) == term)
-
-    return test
-
-
 def _unknown_column(name: str, columns: list[str]) -> CatalogueLookupError:
     return CatalogueLookupError(
         Problem(
@@ -383,76 +493,3 @@ def _unknown_column(name: str, columns: list[str]) -> CatalogueLookupError:
             "no such column",
         )
     )
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _address_below(location: Location, path: str) -> str:
-    if not location.is_url:
-        return str(Path(location.address, path))
-    parts = urlsplit(location.address)
-    return urlunsplit(parts._replace(path=f"{parts.path}/{quote(path)}"))
-
-
-def open_collection(
-    path: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-) -> Collection:
-    """Open the slides of a folder that has a catalogue.
-
-    Parameters
-    ----------
-    path : path or str
-        Folder that ``stformat collect`` was run on, or the URL where such a folder is.
-    storage_options : mapping, optional
-        How a URL is to be opened; see `stformat.open_slide`.
-
-    Returns
-    -------
-    Collection
-        The slides; nothing but the catalogue has been read.
-
-    Raises
-    ------
-    CatalogueError
-        If there is no catalogue, or it is damaged or of another version.
-    StoreReadError
-        If the file system, or the server, does not let it be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import stformat as stf
-    >>> from stformat.testing import make_slide, write_legacy_st
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> source = write_legacy_st(make_slide(height=400, width=400, n_genes=20, pitch_px=60, seed=0),
-    ...                          folder / "source")
-    >>> _ = stf.convert_slide(source, folder / "S1.zarr", species="human")
-    >>> _ = stf.collect_slides(folder)
-    >>> slides = stf.open_collection(folder)
-    >>> len(slides), slides.where(species="Homo sapiens").slide_ids, slides["S1"].n_vars
-    (1, ('S1',), 20)
-    """
-    location = parse_location(path, storage_options)
-    where = f"{location}/{CATALOGUE_NAME}"
-    try:
-        with closing(open_files(location)) as files:
-            is_there = files.exists(CATALOGUE_NAME)
-            data = files.read(CATALOGUE_NAME) if is_there else b""
-    except NotAStoreError:
-        is_there = False
-    if not is_there:
-        raise CatalogueError(
-            Problem(
-                "catalogue.missing",
-                str(location),
-                f"a collection is a folder with {CATALOGUE_NAME}",
-                "none",
-                "make it with stformat collect",
-            )
-        )
-    catalogue = parse_catalogue(data, where)
-    return Collection(location, catalogue, np.arange(catalogue.table.num_rows))

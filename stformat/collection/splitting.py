@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import operator
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.collection.blocks import block_sides, tile_reach_px
+from stformat.collection.blocks import block_sides
 from stformat.collection.count_blocks import SlideOpener
 from stformat.collection.duplicates import duplicate_groups
 from stformat.collection.shares import assign_sides, draw_order
 from stformat.collection.split import SIDES, Side, Split, SplitBy, SplitOption
-from stformat.errors import Problem, SplitError
+from stformat.coords import tile_reach_px
+from stformat.errors import Problem, SplitError, SplitSharesWarning
 from stformat.store.reader import Slide
 
 __all__ = ["SplitRule", "SplitSlide", "split_slides"]
@@ -25,6 +28,7 @@ type Missing = Literal["refuse", "own-group", "leave-out"]
 
 _N_SHOWN = 5
 _TOLERANCE = 1e-9
+_FAR = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,38 +45,36 @@ class SplitRule:
     block_tiles: int
 
     def checked(self) -> SplitRule:
-        """Return the rule.
+        """Return the rule, of plain numbers: those of NumPy are not what a document holds.
 
         Raises
         ------
         SplitError
             If an argument is out of its range.
         """
-        if self.by not in {"study", "donor", "section", "slide", "block"}:
-            expected = "slides are split by 'study', 'donor', 'section', 'slide' or 'block'"
-            raise _refused("by", expected, repr(self.by))
-        is_share = all(share >= 0 for share in self.fractions)
-        if len(self.fractions) != len(SIDES) or not is_share or (
-            abs(sum(self.fractions) - 1) > _TOLERANCE
-        ):  # fmt: skip
-            raise _refused(
-                "fractions", "three shares of train, val and test add up to 1", f"{self.fractions}"
+        rule = self._plain()
+        _check_range(rule)
+        return rule
+
+    def _plain(self) -> SplitRule:
+        try:
+            train, val, test = (float(share) for share in self.fractions)
+        except (TypeError, ValueError):
+            expected = "three shares of train, val and test add up to 1"
+            raise _refused("fractions", expected, f"{self.fractions}") from None
+        try:
+            return replace(
+                self,
+                fractions=(train, val, test),
+                seed=operator.index(self.seed),
+                tile_px=operator.index(self.tile_px),
+                mpp=None if self.mpp is None else float(self.mpp),
+                block_tiles=operator.index(self.block_tiles),
             )
-        if self.missing not in {"refuse", "own-group", "leave-out"}:
-            expected = "what is missing is for 'refuse', 'own-group' or 'leave-out'"
-            raise _refused("missing", expected, repr(self.missing))
-        if self.duplicates not in {"together", "ignore"}:
-            expected = "duplicates are kept 'together', or 'ignore'"
-            raise _refused("duplicates", expected, repr(self.duplicates))
-        if self.seed < 0 or self.tile_px < 1 or self.block_tiles < 2:
-            raise _refused(
-                "seed",
-                "seed is at least 0, tile_px at least 1, block_tiles at least 2",
-                f"{self.seed}, {self.tile_px}, {self.block_tiles}",
-            )
-        if self.mpp is not None and not self.mpp > 0:
-            raise _refused("mpp", "microns per pixel are above 0", f"{self.mpp}")
-        return self
+        except (TypeError, ValueError):
+            expected = "seed, tile_px and block_tiles are whole numbers, and mpp is a number"
+            found = f"{self.seed!r}, {self.tile_px!r}, {self.block_tiles!r} and {self.mpp!r}"
+            raise _refused("seed", expected, found) from None
 
     def options(self) -> dict[str, SplitOption]:
         """Return what a split records beside by, fractions and seed."""
@@ -84,11 +86,37 @@ class SplitRule:
         }
 
 
+def _check_range(rule: SplitRule) -> None:
+    if rule.by not in {"study", "donor", "section", "slide", "block"}:
+        expected = "slides are split by 'study', 'donor', 'section', 'slide' or 'block'"
+        raise _refused("by", expected, repr(rule.by))
+    is_share = all(share >= 0 for share in rule.fractions)
+    if not is_share or abs(sum(rule.fractions) - 1) > _TOLERANCE:
+        raise _refused(
+            "fractions", "three shares of train, val and test add up to 1", f"{rule.fractions}"
+        )
+    if rule.missing not in {"refuse", "own-group", "leave-out"}:
+        expected = "what is missing is for 'refuse', 'own-group' or 'leave-out'"
+        raise _refused("missing", expected, repr(rule.missing))
+    if rule.duplicates not in {"together", "ignore"}:
+        expected = "duplicates are kept 'together', or 'ignore'"
+        raise _refused("duplicates", expected, repr(rule.duplicates))
+    if rule.seed < 0 or rule.tile_px < 1 or rule.block_tiles < 2:
+        raise _refused(
+            "seed",
+            "seed is at least 0, tile_px at least 1, block_tiles at least 2",
+            f"{rule.seed}, {rule.tile_px}, {rule.block_tiles}",
+        )
+    if rule.mpp is not None and not rule.mpp > 0:
+        raise _refused("mpp", "microns per pixel are above 0", f"{rule.mpp}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitSlide:
     """What of the catalogue a split needs of a slide."""
 
     slide_id: str
+    manifest_sha256: str
     opened: SlideOpener
     study: str | None
     donor: str | None
@@ -103,23 +131,31 @@ def split_slides(
     catalogue_sha256: str,
 ) -> Split:
     """Split slides; see `stformat.collection.slides.Collection.split`."""
-    rule.checked()
+    rule = rule.checked()
     repeated = sorted(name for name, n in Counter(s.slide_id for s in slides).items() if n > 1)
     if repeated:
         raise _refused("slides", "an identifier must mean one slide", f"several {repeated[0]}")
     joined = duplicate_groups(len(slides), duplicates)
     split = _split_blocks if rule.by == "block" else _split_groups
-    sides, rows, groups, left_out = split(slides, rule, joined)
+    parts = split(slides, rule, joined)
     found = Split(
         by=rule.by,
         fractions=rule.fractions,
+        shares=parts.shares,
         seed=rule.seed,
         options=MappingProxyType(rule.options()),
         catalogue_sha256=catalogue_sha256,
-        sides=MappingProxyType(sides),
-        rows=MappingProxyType(rows),
-        groups=MappingProxyType(groups),
-        left_out=MappingProxyType(left_out),
+        sides=MappingProxyType(parts.sides),
+        rows=MappingProxyType(parts.rows),
+        manifests=MappingProxyType(
+            {
+                slide.slide_id: slide.manifest_sha256
+                for slide in slides
+                if slide.slide_id in parts.rows
+            }
+        ),
+        groups=MappingProxyType(parts.groups),
+        left_out=MappingProxyType(parts.left_out),
     )
     for side, share in zip(SIDES, rule.fractions, strict=True):
         if share > 0 and not found.slides(side):
@@ -129,16 +165,56 @@ def split_slides(
                 f"nothing for {side}",
                 "give fewer shares, or split by something smaller",
             )
+    _warn_of_shares(found, parts.n_groups)
     return found
 
 
-type _Parts = tuple[dict[str, Side], dict[str, NDArray[np.uint8]], dict[str, str], dict[str, str]]
+def _warn_of_shares(split: Split, n_groups: int) -> None:
+    """Say if shares are far from those wanted: by more than a tenth, and the mean group."""
+    far = max(abs(one - other) for one, other in zip(split.shares, split.fractions, strict=True))
+    if far > _FAR + 1 / max(1, n_groups):
+        found, wanted = (
+            " / ".join(f"{share:.2f}" for share in shares)
+            for shares in (split.shares, split.fractions)
+        )
+        warnings.warn(
+            f"train, val and test have shares of {found} where {wanted} were wanted, since what is "
+            f"kept together by {split.by} is not cut",
+            SplitSharesWarning,
+            stacklevel=4,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What is on which side; see `Split`."""
+
+    shares: tuple[float, float, float]
+    sides: dict[str, Side]
+    rows: dict[str, NDArray[np.uint8]]
+    groups: dict[str, str]
+    left_out: dict[str, str]
+    n_groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A slide, or one section of it."""
+
+    slide_id: str
+    section: str | None
+
+    @property
+    def name(self) -> str:
+        """What it is called in `Split.groups`, where sections are units."""
+        parts = [self.slide_id] if self.section is None else [self.slide_id, self.section]
+        return "/".join(part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def _split_groups(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[int]) -> _Parts:
     """Put groups of slides, or of sections, on sides."""
     left_out: dict[str, str] = {}
-    units: list[str] = []
+    units: list[_Unit] = []
     labels: list[tuple[Any, ...]] = []
     places: list[int] = []
     sections: dict[str, NDArray[np.object_]] = {}
@@ -151,30 +227,42 @@ def _split_groups(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
                 left_out[slide.slide_id] = f"its {rule.by} is not known"
                 continue
             label = ("slide", slide.slide_id)
-        names = [slide.slide_id]
+        found = [_Unit(slide.slide_id, None)]
         if rule.by == "section" and slide.n_sections > 1:
             sections[slide.slide_id] = _sections(slide)
             distinct = sorted(set(sections[slide.slide_id].tolist()))
-            names = [f"{slide.slide_id}/{name}" for name in distinct]
-        for name in names:
-            units.append(name)
-            labels.append((*label, name) if rule.by == "section" else label)
+            found = [_Unit(slide.slide_id, name) for name in distinct]
+        for unit in found:
+            units.append(unit)
+            labels.append((*label, unit.section) if rule.by == "section" else label)
             places.append(place)
     _check_missing(missing, rule)
+    names = [unit.name if rule.by == "section" else unit.slide_id for unit in units]
     group = _join(labels, places, joined)
-    side_of = _sides_of_groups(group, units, rule)
+    side_of = _sides_of_groups(group, names, rule)
     sides: dict[str, Side] = {}
     rows: dict[str, NDArray[np.uint8]] = {}
-    for unit, place in zip(units, places, strict=True):
-        name = slides[place].slide_id
-        if name not in sections:
-            sides[name] = SIDES[side_of[unit]]
-        else:
-            codes = rows.setdefault(name, np.zeros(len(sections[name]), dtype=np.uint8))
-            codes[sections[name] == unit.removeprefix(f"{name}/")] = 1 + side_of[unit]
-    first = {number: units[index] for index, number in reversed([*enumerate(group)])}
-    groups = {unit: first[number] for unit, number in zip(units, group, strict=True)}
-    return sides, rows, groups, left_out
+    for unit, side in zip(units, side_of.tolist(), strict=True):
+        if unit.section is None:
+            sides[unit.slide_id] = SIDES[side]
+            continue
+        of_row = sections[unit.slide_id]
+        codes = rows.setdefault(unit.slide_id, np.zeros(len(of_row), dtype=np.uint8))
+        codes[of_row == unit.section] = 1 + side
+    first = {number: names[index] for index, number in reversed([*enumerate(group)])}
+    return _Parts(
+        shares=_shares(np.bincount(side_of, minlength=len(SIDES))),
+        sides=sides,
+        rows=rows,
+        groups={name: first[number] for name, number in zip(names, group, strict=True)},
+        left_out=left_out,
+        n_groups=len(first),
+    )
+
+
+def _shares(sizes: NDArray[np.int64]) -> tuple[float, float, float]:
+    train, val, test = (sizes / max(1, int(sizes.sum()))).tolist()
+    return train, val, test
 
 
 def _label(slide: SplitSlide, by: SplitBy) -> tuple[Any, ...] | None:
@@ -212,12 +300,13 @@ def _join(labels: list[tuple[Any, ...]], places: list[int], joined: list[int]) -
     return duplicate_groups(len(labels), pairs)
 
 
-def _sides_of_groups(group: list[int], units: list[str], rule: SplitRule) -> dict[str, int]:
-    members: dict[int, list[str]] = defaultdict(list)
-    for unit, number in zip(units, group, strict=True):
+def _sides_of_groups(group: list[int], names: list[str], rule: SplitRule) -> NDArray[np.int64]:
+    """Return the side of each unit, from 0."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for unit, number in enumerate(group):
         members[number].append(unit)
     # By name, so that the order of the catalogue does not matter.
-    listed = sorted(members.values(), key=min)
+    listed = sorted(members.values(), key=lambda each: min(names[unit] for unit in each))
     n_wanted = sum(share > 0 for share in rule.fractions)
     if len(listed) < n_wanted:
         raise _refused(
@@ -228,7 +317,10 @@ def _sides_of_groups(group: list[int], units: list[str], rule: SplitRule) -> dic
         )
     sizes = np.array([len(each) for each in listed], dtype=np.int64)
     sides = assign_sides(sizes, rule.fractions, draw_order(len(listed), rule.seed))
-    return {unit: int(side) for each, side in zip(listed, sides, strict=True) for unit in each}
+    side_of = np.zeros(len(group), dtype=np.int64)
+    for each, side in zip(listed, sides.tolist(), strict=True):
+        side_of[each] = side
+    return side_of
 
 
 def _sections(slide: SplitSlide) -> NDArray[np.object_]:
@@ -258,7 +350,17 @@ def _split_blocks(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
                 seed=rule.seed,
                 name=slide.slide_id,
             )
-    return {}, rows, {name: name for name in rows}, left_out
+    n_rows = np.zeros(1 + len(SIDES), dtype=np.int64)
+    for codes in rows.values():
+        n_rows += np.bincount(codes, minlength=len(n_rows))
+    return _Parts(
+        shares=_shares(n_rows[1:]),
+        sides={},
+        rows=rows,
+        groups={name: name for name in rows},
+        left_out=left_out,
+        n_groups=len(rows),
+    )
 
 
 def _scale(slide: Slide, rule: SplitRule) -> float:

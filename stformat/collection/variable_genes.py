@@ -64,8 +64,8 @@ class CountSource:
     columns: NDArray[np.int64]
     """(n_genes,) column of each gene, or -1."""
 
-    rows: NDArray[np.bool_] | None
-    """(n_obs,) rows that count, or None for all."""
+    rows: NDArray[np.int64] | None
+    """(m,) positions of the rows that count, or None for all."""
 
     def blocks(self, *, expressed_only: bool) -> Iterator[CountBlock]:
         """Read the counts, block after block."""

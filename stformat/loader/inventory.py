@@ -158,6 +158,8 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
     ------
     SlidesDifferError
         If slides cannot be in one batch: other channels, another type of sample, other genes.
+    SplitError
+        If tiles could share pixels with those of another side of a split.
     NoImageError
         If a slide has no image, and tiles are wanted.
     GeneLookupError
@@ -168,6 +170,8 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
 
     def look_at(number: int) -> _Item:
         with shelf.lend(number) as slide:
+            if wanted.tile_px is not None:
+                shelf.check_tiles(number, wanted.tile_px, wanted.mpp, slide.mpp)
             return _item(slide, rows[number], wanted)
 
     items = map_chunks(look_at, range(len(shelf)))

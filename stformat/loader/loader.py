@@ -30,7 +30,7 @@ from stformat.loader.passes import (
 from stformat.loader.plan import EpochPlan, draw_rows, plan_epoch
 from stformat.loader.sampling import parse_weights
 from stformat.loader.settings import Settings
-from stformat.loader.shelf import SlideShelf, SlideSource
+from stformat.loader.shelf import SlideShelf, SlideSources
 from stformat.loader.stream import stream_batches
 from stformat.store.reader import Slide
 from stformat.store.row_index import RowIndex
@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["TileLoader"]
 
 BUFFER_BYTES = 2**30
-"""Default size of three groups: one being drawn from, one being read, and one whose last batch is
-still in use."""
+"""Default size of three groups: one drawn from, one being read, one whose last batch is in use."""
 
 
 class TileLoader:
@@ -59,19 +58,16 @@ class TileLoader:
     - ``epoch`` and ``batch_index``, int.
 
     Rows of a slide are read in blocks of neighbours, so that a chunk is decoded once for a block.
-    Blocks of all slides are permuted, and their sequence is cut into groups, three of which, with a
-    batch of each, fit `buffer_bytes`; a batch is drawn at random from a group. A larger buffer
-    mixes more places and slides in a batch. Each row comes once an epoch, unless `weights` are
-    given.
+    Blocks of all slides are permuted, and cut into groups, three of which, with a batch of each, fit
+    `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes more places and
+    slides in a batch. Each row comes once an epoch, unless `weights` are given.
 
     Parameters
     ----------
-    slides : sequence of Slide or path
-        At least one. Paths are opened with their default table. A loader opens slides of its own:
-        those given may be closed.
+    slides : Collection, or sequence of Slide, SlidePart or path (its default table)
+        At least one, of one side of a split its rows alone; slides may be closed afterwards.
     rows : sequence of (int array, mask, slice or None), optional
-        Rows of each slide that are loaded, as ``split`` returns them; None for all. Default: all
-        rows of all slides.
+        Rows of each slide that are loaded; None and by default all, of its side.
     tile_px : int or None, default: 224
         Edge of a tile in its own pixels; None for no tiles.
     mpp : float, optional
@@ -140,6 +136,8 @@ class TileLoader:
         If a slide has no image, and tiles are wanted.
     GeneLookupError
         If a slide lacks a gene that is named, or has several of its name.
+    SplitError
+        If rows, or pixels of tiles, may be of another side of a split.
     StoreError
         If a slide cannot be opened. A note of an exception, later ones too, names the slide.
     ModuleNotFoundError
@@ -170,7 +168,7 @@ class TileLoader:
 
     def __init__(
         self,
-        slides: Sequence[SlideSource],
+        slides: SlideSources,
         *,
         rows: Sequence[RowIndex | None] | None = None,
         tile_px: int | None = 224,
@@ -406,7 +404,7 @@ class TileLoader:
 
     def _prepare(
         self,
-        slides: Sequence[SlideSource],
+        slides: SlideSources,
         rows: Sequence[RowIndex | None] | None,
         weights: Sequence[float | ArrayLike] | None,
     ) -> None:
@@ -422,7 +420,7 @@ class TileLoader:
         self._memory = Memory(asked.kept_bytes)
         self._inventory = take_inventory(
             self._shelf,
-            [None] * len(slides) if rows is None else rows,
+            self._shelf.rows(rows),
             Wanted(
                 tile_px=asked.tile_px,
                 mpp=asked.mpp,

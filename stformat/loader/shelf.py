@@ -14,10 +14,13 @@ from typing import Any
 
 from stformat.store.location import parse_location
 from stformat.store.reader import Slide, open_slide
+from stformat.store.row_index import RowIndex
+from stformat.store.slide_part import HasParts, SlidePart
 
-__all__ = ["SlideShelf", "SlideSource"]
+__all__ = ["SlideShelf", "SlideSource", "SlideSources"]
 
-type SlideSource = Slide | str | os.PathLike[str]
+type SlideSource = Slide | SlidePart | str | os.PathLike[str]
+type SlideSources = Sequence[SlideSource] | HasParts
 
 
 class SlideShelf:
@@ -28,21 +31,25 @@ class SlideShelf:
 
     Parameters
     ----------
-    sources : sequence of Slide or path
+    sources : sequence of Slide, SlidePart or path, or a Collection
         The slides. A path stands for the default table of its store.
     max_open : int
         Slides that stay open when nobody uses them, at least 1.
     """
 
-    def __init__(self, sources: Sequence[SlideSource], *, max_open: int) -> None:
-        self._sources = [
-            pickle.dumps(source) if isinstance(source, Slide) else os.fspath(source)
-            for source in sources
-        ]
+    def __init__(self, sources: SlideSources, *, max_open: int) -> None:
+        listed = sources.parts if isinstance(sources, HasParts) else sources
+        self._parts = {
+            number: part for number, part in enumerate(listed) if isinstance(part, SlidePart)
+        }
+        self._sources: list[bytes | str | SlidePart] = [
+            pickle.dumps(source) if isinstance(source, Slide)
+            else source if isinstance(source, SlidePart)
+            else os.fspath(source)
+            for source in listed
+        ]  # fmt: skip
         # Of a path known once it was opened: until then the exception itself says where it is.
-        self._names = [
-            f", {source.slide_id}" if isinstance(source, Slide) else "" for source in sources
-        ]
+        self._names = [_name_of(source) for source in listed]
         self._max_open = max_open
         self._start_empty()
 
@@ -55,11 +62,39 @@ class SlideShelf:
         return len(self._sources)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("_sources", "_names", "_max_open")}
+        names = "_sources", "_parts", "_names", "_max_open"
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start_empty()
+
+    def rows(self, given: Sequence[RowIndex | None] | None) -> list[RowIndex | None]:
+        """Return the rows of each slide that are loaded: those given, of a part only of its own.
+
+        Raises
+        ------
+        SplitError
+            If a row is given that is not of the part.
+        """
+        rows = [None] * len(self) if given is None else list(given)
+        return [
+            self._parts[number].rows_within(each) if number in self._parts else each
+            for number, each in enumerate(rows)
+        ]
+
+    def check_tiles(
+        self, number: int, tile_px: int, mpp: float | None, slide_mpp: float | None
+    ) -> None:
+        """Refuse tiles of a part that could share pixels with those of another side.
+
+        Raises
+        ------
+        SplitError
+            If they could.
+        """
+        if number in self._parts:
+            self._parts[number].check_tiles(tile_px, mpp, slide_mpp=slide_mpp)
 
     @contextmanager
     def lend(self, number: int) -> Iterator[Slide]:
@@ -101,10 +136,11 @@ class SlideShelf:
         if isinstance(source, bytes):
             slide: Slide = pickle.loads(source)  # noqa: S301 - our own, of this object
             return slide
-        slide = open_slide(source)
+        slide = source.open() if isinstance(source, SlidePart) else open_slide(source)
         # From here on this version of the store, or none.
         self._sources[number] = pickle.dumps(slide)
-        self._names[number] = f", {slide.slide_id} at {parse_location(source)}"
+        if not isinstance(source, SlidePart):
+            self._names[number] = f", {slide.slide_id} at {parse_location(source)}"
         return slide
 
     def _put_back(self, number: int, slide: Slide) -> None:
@@ -116,6 +152,12 @@ class SlideShelf:
                 extra.append(self._idle.popitem(last=False)[1])
         for unused in extra:
             unused.close()
+
+
+def _name_of(source: SlideSource) -> str:
+    if isinstance(source, SlidePart):
+        return f", {source.slide_id} at {source.location}"
+    return f", {source.slide_id}" if isinstance(source, Slide) else ""
 
 
 def _is_for_want_of_files(error: BaseException | None) -> bool:

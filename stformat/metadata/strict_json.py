@@ -25,13 +25,15 @@ class JsonError(ValueError):
     """A document is not the strict JSON object that a store must hold."""
 
 
-def parse_object(document: bytes) -> dict[str, Any]:
+def parse_object(document: bytes, *, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Parse a JSON object strictly.
 
     Parameters
     ----------
     document : bytes
         UTF-8 text.
+    max_bytes : int, default: 16 MiB
+        The most it may take.
 
     Returns
     -------
@@ -41,17 +43,17 @@ def parse_object(document: bytes) -> dict[str, Any]:
     Raises
     ------
     JsonError
-        If the document is larger than 16 MiB, nested deeper than 64, not UTF-8, not JSON, holds
-        NaN, Infinity, a number beyond float64, half of a surrogate pair or a duplicate key, or is
-        no object.
+        If the document is larger than `max_bytes`, nested deeper than 64, not UTF-8, not JSON,
+        holds NaN, Infinity, a number beyond float64, half of a surrogate pair or a duplicate key,
+        or is no object.
 
     Examples
     --------
     >>> parse_object(b'{"a": [1, 2]}')
     {'a': [1, 2]}
     """
-    if len(document) > MAX_BYTES:
-        raise JsonError(f"a JSON document must be at most {MAX_BYTES} bytes, got {len(document)}")
+    if len(document) > max_bytes:
+        raise JsonError(f"a JSON document must be at most {max_bytes} bytes, got {len(document)}")
     _check_depth(document)
     try:
         value = json.loads(

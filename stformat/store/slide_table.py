@@ -53,6 +53,7 @@ class SlideTable:
         self._cache = cache
         self._path = f"tables/{attributes.name}"
         self._vectors: dict[str, ArrayReader] = {}
+        self._genes = _TableGenes(store, self._path, attributes.n_vars)
 
     @cached_property
     def obs(self) -> pd.DataFrame:
@@ -64,25 +65,18 @@ class SlideTable:
         """One row a gene, indexed by its key."""
         return self._read_frame("var", self.attributes.n_vars, ("gene_id", "gene_name"))
 
-    @cached_property
+    @property
     def gene_index(self) -> GeneIndex:
         """The genes, to be found by key, identifier or name."""
-        names = (self._index_name("var"), "gene_id", "gene_name")
-        columns = [read_text(self._store, f"{self._path}/var/{name}").tolist() for name in names]
-        n_vars = self.attributes.n_vars
-        for name, column in zip(names, columns, strict=True):
-            if len(column) != n_vars:
-                raise self._corrupt(f"var/{name}", f"{n_vars} genes", f"{len(column)}")
-        try:
-            return GeneIndex(*columns)
-        except ValueError as error:
-            raise self._corrupt("var", "the keys of genes must be unique", str(error)) from error
+        return self._genes.index
 
     @cached_property
     def counts(self) -> CountsReader:
         """The count matrix."""
+        # Who holds the table is not held by it: a slide that is dropped closes its files at once.
+        genes = self._genes
         return CountsReader(
-            self._store, self.attributes, cache=self._cache, gene_index=lambda: self.gene_index
+            self._store, self.attributes, cache=self._cache, gene_index=lambda: genes.index
         )
 
     @cached_property
@@ -233,9 +227,38 @@ class SlideTable:
         return frame
 
     def _index_name(self, frame: str) -> str:
-        """Return the column that is the index of a frame."""
-        attributes = self._store.node(f"{self._path}/{frame}").get("attributes", {})
-        return str(attributes.get("_index"))
+        return _index_name(self._store, f"{self._path}/{frame}")
 
     def _corrupt(self, name: str, expected: str, found: str) -> CorruptStoreError:
-        return CorruptStoreError(Problem("table.content", f"{self._path}/{name}", expected, found))
+        return _corrupt(f"{self._path}/{name}", expected, found)
+
+
+class _TableGenes:
+    """The genes of a table, read when they are first looked up."""
+
+    def __init__(self, store: CommittedStore, path: str, n_vars: int) -> None:
+        self._store = store
+        self._path = f"{path}/var"
+        self._n_vars = n_vars
+
+    @cached_property
+    def index(self) -> GeneIndex:
+        """The genes, to be found by key, identifier or name."""
+        names = (_index_name(self._store, self._path), "gene_id", "gene_name")
+        columns = [read_text(self._store, f"{self._path}/{name}").tolist() for name in names]
+        for name, column in zip(names, columns, strict=True):
+            if len(column) != self._n_vars:
+                raise _corrupt(f"{self._path}/{name}", f"{self._n_vars} genes", f"{len(column)}")
+        try:
+            return GeneIndex(*columns)
+        except ValueError as error:
+            raise _corrupt(self._path, "the keys of genes must be unique", str(error)) from error
+
+
+def _index_name(store: CommittedStore, path: str) -> str:
+    """Return the column that is the index of a frame."""
+    return str(store.node(path).get("attributes", {}).get("_index"))
+
+
+def _corrupt(path: str, expected: str, found: str) -> CorruptStoreError:
+    return CorruptStoreError(Problem("table.content", path, expected, found))

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -43,6 +44,17 @@ def slides(write_store, fast_path):
         ({"involves_cancer": False}, "C"),
         ({"n_obs": lambda n: 10 < n < 100, "species": "mouse"}, "C"),
         ({"mpp": 0.5}, "ABC"),
+        ({"n_obs": range(100)}, "ABC"),
+        ({"n_obs": np.arange(30)}, ""),
+        ({"slide_id": np.array(["A", "C"])}, "AC"),
+        ({"slide_id": {"A": 1, "B": 2}.keys()}, "AB"),
+        ({"slide_id": (name for name in "BC")}, "BC"),
+        ({"n_obs": np.int64(30)}, "ABC"),
+        ({"keywords": None}, "BC"),
+        ({"keywords": ["her2", "none"]}, "A"),
+        ({"keywords": [None, "her2"]}, "ABC"),
+        ({"donor": [None, lambda donor: donor == "d1"]}, "ABC"),
+        ({"species": np.array(["Human"])}, "AB"),
     ],
 )
 def test_slides_are_chosen_by_columns(slides, conditions, expected):
@@ -72,6 +84,30 @@ def test_slides_are_opened_by_place_and_identifier(slides):
     assert slides[1:].slide_ids == ("B", "C")
     assert [slide.slide_id for slide in slides] == ["A", "B", "C"]
     assert slides.select(["C", "A"]).slide_ids == ("C", "A")
+
+
+def test_slides_are_not_found_by_what_is_no_place_or_list(slides):
+    with pytest.raises(TypeError):
+        slides[1.7]
+    with pytest.raises(CatalogueLookupError, match=r"list of identifiers.*'CA'.*give \['CA'\]"):
+        slides.select("CA")
+    with pytest.raises(CatalogueLookupError, match="none that has it"):
+        slides.select([1])
+
+
+@pytest.mark.usefixtures("slides")
+def test_thousands_are_selected_at_once(fast_path):
+    row = parse_catalogue((fast_path / CATALOGUE_NAME).read_bytes(), "here").rows()[0]
+    ids = [f"S{number:05d}" for number in range(4000)]
+    rows = [row | {"slide_id": name, "path": f"{name}.zarr"} for name in ids]
+    (fast_path / CATALOGUE_NAME).write_bytes(dump_catalogue(rows))
+    many = stf.open_collection(fast_path)
+    start = time.process_time()
+    chosen = many.select(ids[::-1])
+    assert all(name in many for name in ids)
+    assert time.process_time() - start < 2  # half a minute where each is looked for from the start
+    assert chosen.slide_ids == tuple(ids[::-1])
+    assert many.where(slide_id=ids[:3000]).slide_ids == tuple(ids[:3000])
 
 
 def test_catalogue_is_a_frame_of_ones_own(slides):

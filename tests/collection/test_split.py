@@ -10,12 +10,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import stformat as stf
-from stformat.collection.blocks import block_sides, tile_reach_px
+from stformat.collection.blocks import block_sides
 from stformat.collection.documents import write_document
 from stformat.collection.shares import assign_sides, draw_order
 from stformat.collection.split import SIDES, Split
-from stformat.coords import grid_for_mpp, tile_windows
-from stformat.errors import SplitError
+from stformat.coords import grid_for_mpp, tile_reach_px, tile_windows
+from stformat.errors import SplitError, SplitSharesWarning
 
 
 @pytest.fixture
@@ -78,6 +78,16 @@ def test_sections_of_a_slide_may_stand_apart(write_store, fast_path):
     codes = split.rows["A"]
     assert all(len(np.unique(codes[section == name])) == 1 for name in ("left", "right"))
     assert codes.all()
+
+
+def test_a_slide_named_as_a_section_of_another_is_itself(write_store, fast_path, draw_counts):
+    write_store("A", sections=True)
+    write_store("A_left", draw_counts(25, 20, 99), slide_id="A/left")
+    write_store("C~", draw_counts(25, 20, 98))
+    stf.collect_slides(fast_path)
+    split = stf.open_collection(fast_path).split(by="section", fractions=(0.5, 0.0, 0.5))
+    assert {name: name for name in ("A/left", "A/right", "A~1left", "C~0")} == split.groups
+    assert set(split.sides) == {"A/left", "C~"}
 
 
 @st.composite
@@ -197,6 +207,46 @@ def test_splits_are_saved_by_digest(write_store, fast_path, tmp_path):
             Split.load(path)
 
 
+def test_numbers_of_numpy_are_saved_as_others(collection, tmp_path):
+    whole = collection.split(by="slide", fractions=(1, 0, 0), seed=np.int64(3))
+    path = whole.save(tmp_path)
+    assert Split.load(path).digest == whole.digest
+    assert Split.load(path).save(tmp_path) == path
+    shares = np.array([0.5, 0.0, 0.5], dtype=np.float32)
+    split = collection.split(
+        by="block",
+        fractions=shares,
+        tile_px=np.int32(2),
+        mpp=np.float32(0.5),
+        block_tiles=np.int8(2),
+    )
+    plain = {"fractions": (0.5, 0.0, 0.5), "tile_px": 2, "mpp": 0.5, "block_tiles": 2}
+    assert split.digest == collection.split(by="block", **plain).digest
+    assert "<Split by block" in repr(split)
+
+
+def test_a_split_of_very_many_rows_is_read_again(tmp_path):
+    codes = np.random.default_rng(0).integers(0, 4, 3_000_000).astype(np.uint8)
+    split = Split(
+        by="block", fractions=(0.8, 0.1, 0.1), shares=(0.8, 0.1, 0.1), seed=0, options={},
+        catalogue_sha256="0" * 64, sides={}, rows={"A": codes, "B": codes[:0], "C": codes[::-1]},
+        manifests={}, groups={}, left_out={},
+    )  # fmt: skip
+    path = split.save(tmp_path)
+    assert path.stat().st_size > 2**24
+    again = Split.load(path)
+    np.testing.assert_array_equal(again.rows["A"], codes)
+    np.testing.assert_array_equal(again.rows["C"], codes[::-1])
+    assert len(again.rows["B"]) == 0
+
+
+def test_what_would_not_be_read_is_not_written(collection, tmp_path, monkeypatch):
+    monkeypatch.setattr("stformat.collection.documents.MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="a split must take at most 100 bytes"):
+        collection.split(by="slide").save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("text", ["3", "3x4", "0x1", "3x1  2x0", "3x1 ", "-1x1", "axb", "3x1x2"])
 def test_rows_that_are_no_runs_are_refused(collection, tmp_path, text):
     content = collection.split(by="slide")._content()
@@ -217,8 +267,31 @@ def test_shares_are_met_as_far_as_sizes_allow(sizes, fractions, seed):
     sides = assign_sides(np.array(sizes), fractions, draw_order(len(sizes), seed))
     found = np.bincount(sides, weights=sizes, minlength=3)
     assert all((share > 0) == (n > 0) for share, n in zip(fractions, found, strict=True))
-    # A side is filled when it lacks most, so it is over by less than one thing, or was reserved.
-    assert (found - np.array(fractions) * sum(sizes) <= max(sizes)).all()
+    # No thing would be better on another side.
+    over = found - np.array(fractions) * sum(sizes)
+    n_things = np.bincount(sides, minlength=3)
+    for size, side in zip(sizes, sides, strict=True):
+        for other in np.flatnonzero(np.array(fractions) > 0):
+            if other != side and n_things[side] > 1:
+                assert size >= over[side] - over[other] - 1e-9
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_one_large_group_goes_where_it_fits(seed):
+    sizes = np.array([50] + [1] * 11)
+    sides = assign_sides(sizes, (0.8, 0.1, 0.1), draw_order(12, seed))
+    found = np.bincount(sides, weights=sizes, minlength=3)
+    assert found[0] == 50
+    assert sorted(found[1:]) == [5, 6]
+
+
+def test_shares_are_said_and_those_far_off_warned_of(collection, tmp_path):
+    split = collection.split(by="study", fractions=(0.5, 0.0, 0.5))
+    assert split.shares == (0.5, 0.0, 0.5)
+    assert repr(split).startswith("<Split by study: train 3 (50 %), val 0 (0 %), test 3 (50 %), d")
+    with pytest.warns(SplitSharesWarning, match=r"of 0\.33 / 0\.33 / 0\.33 where 0\.98 / 0"):
+        few = collection[:3].split(by="slide", fractions=(0.98, 0.01, 0.01))
+    assert Split.load(few.save(tmp_path)).shares == few.shares
 
 
 def test_orders_are_those_of_the_first_release():
@@ -238,6 +311,8 @@ def test_orders_are_those_of_the_first_release():
         ({"missing": "guess"}, "what is missing is for"),
         ({"duplicates": "apart"}, "duplicates are kept"),
         ({"by": "block", "block_tiles": 1}, "block_tiles at least 2"),
+        ({"fractions": 1}, "add up to 1"),
+        ({"seed": 1.5}, "seed, tile_px and block_tiles are whole numbers"),
         ({"by": "block", "mpp": 0.0}, "microns per pixel are above 0"),
     ],
 )

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from stformat.collection import count_blocks, pearson_residuals
+from stformat.collection.gene_panel import GenePanel
 from stformat.collection.panel_rules import gene_panel
+from stformat.errors import GenePanelError
 from stformat.genes.dispersion import normalized_dispersions, variable_top
 from stformat.store.reader import open_slide
 
@@ -186,3 +188,46 @@ def test_published_panels_are_reproduced(open_store, draw_counts, genes_of):
             [slide], "variable", flavor="pearson_residuals", n_top=128, vocabulary="source-keys"
         )
         assert list(of_slide.keys) == expected.tolist()
+
+
+def test_rows_that_count_are_masks_positions_or_slices(slides):
+    rows = np.array([5, 0, 77, 31])
+    mask = np.isin(np.arange(slides[0].n_obs), rows)
+    expected = gene_panel(slides, "variable", n_top=20, rows={"S0": mask, "S1": slice(0, 60)})
+    found = gene_panel(slides, "variable", n_top=20, rows={"S0": rows, "S1": range(60)})
+    assert found.digest == expected.digest
+    assert found.keys != gene_panel(slides, "variable", n_top=20).keys
+    assert gene_panel(slides, "variable", n_top=20, rows={}).digest
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"s0": [0, 1]}, "identifier of a slide, found s0, which none has"),
+        ({"S0": np.ones(10, dtype=bool)}, "rows of S0 must be a mask or positions of its"),
+        ({"S0": np.ones(1000, dtype=bool)}, "rows of S0 must be a mask or positions of its"),
+        ({"S0": [0, 10**6]}, "rows of S0 must be a mask or positions of its"),
+        ({"S0": [0.5]}, "rows of S0 must be a mask or positions of its"),
+        ({"S0": [3, 4, 3]}, "rows of S0 must be named once"),
+    ],
+)
+def test_rows_of_no_slide_are_refused(slides, rows, message):
+    with pytest.raises(GenePanelError, match=message):
+        gene_panel(slides, "variable", n_top=20, rows=rows)
+
+
+def test_rows_without_a_rule_that_reads_them_are_refused(slides):
+    with pytest.raises(GenePanelError, match="rows go with rule 'variable'"):
+        gene_panel(slides, "intersection", rows={"S0": [0]})
+
+
+def test_numbers_of_numpy_make_the_same_panel(slides, tmp_path):
+    plain = gene_panel(slides, "variable", n_top=5, target_sum=1000, expressed_only=True)
+    found = gene_panel(
+        slides, "variable", n_top=np.int64(5), target_sum=np.float32(1000),
+        expressed_only=np.bool_(True),  # noqa: FBT003 - the type is what is tested
+    )  # fmt: skip
+    assert found.digest == plain.digest
+    assert GenePanel.load(found.save(tmp_path)).digest == plain.digest
+    with pytest.raises(GenePanelError, match=r"how many genes is a whole number, found 2\.5"):
+        gene_panel(slides, "variable", n_top=2.5)

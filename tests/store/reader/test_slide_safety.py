@@ -112,19 +112,42 @@ def test_a_closed_slide_reads_nothing(path):
         slide.tiles(8)[:]
 
 
-def test_a_slide_that_is_forgotten_holds_no_files(path):
-    def held() -> list[str]:
-        links = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
-        return [link for link in links if link.startswith(str(path))]
+def held(path: Path) -> list[str]:
+    links = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    return [link for link in links if link.startswith(str(path))]
 
-    before = held()
+
+def test_a_slide_that_is_forgotten_holds_no_files(path):
+    before = held(path)
     tiles = open_slide(path).tiles(8)
     gc.collect()
     assert tiles[:].shape == (60, 3, 8, 8)  # tiles hold the files as long as they live
-    assert len(held()) > len(before)
+    assert len(held(path)) > len(before)
     del tiles
     gc.collect()
-    assert held() == before
+    assert held(path) == before
+
+
+@pytest.fixture
+def _no_collector():
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_a_slide_that_was_used_closes_its_files_when_it_is_forgotten(path):
+    """Many slides, one after the other, must not wait for the collector of cycles."""
+    before = held(path)
+    for _ in range(2):
+        slide = open_slide(path)
+        counts = slide.counts
+        assert counts[:2].shape[0] == counts.genes(["G2", "G7"])[:2].shape[0]
+        slide.gene_columns(["G1"])
+        assert len(slide.obs) == len(slide.tiles(8)[:]) == 60
+        assert len(held(path)) > len(before)
+        del slide, counts
+        assert held(path) == before
 
 
 # ---- threads and processes

@@ -1,0 +1,61 @@
+"""What tells whether a slide is one that was asked for, by a value of its catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from stformat.terms.tables import Term, species_term, tissue_term
+
+__all__ = ["condition_of"]
+
+_TERMS: dict[str, Callable[[str], Term | None]] = {"species": species_term, "tissue": tissue_term}
+
+
+def condition_of(name: str, wanted: object) -> Callable[[Any], bool]:
+    """Return what tells whether the value of a column will do.
+
+    Parameters
+    ----------
+    name : str
+        The column.
+    wanted : object
+        A value, an array or another iterable of values, or a function.
+
+    Returns
+    -------
+    callable
+        Whether a value will do; see `stformat.collection.slides.Collection.where`.
+
+    Examples
+    --------
+    >>> will_do = condition_of("n_obs", range(10, 20))
+    >>> will_do(10), will_do(20), condition_of("keywords", None)([])
+    (True, False, True)
+    """
+    values = [wanted]
+    if isinstance(wanted, np.ndarray):
+        values = wanted.ravel().tolist()
+    elif isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes):
+        values = list(wanted)
+    tests = [value for value in values if callable(value)]
+    # One look-up, however many are wanted.
+    known = {value for value in values if not callable(value)}
+    term_of = _TERMS.get(name, _no_term)
+    terms = {term_of(value) for value in known if isinstance(value, str)} - {None}
+
+    def will_do(value: Any) -> bool:  # noqa: ANN401 - of a column of any type
+        if isinstance(value, list):
+            is_known = any(each in known for each in value or [None])
+        else:
+            is_known = value in known
+        is_same = is_known or (bool(terms) and value is not None and term_of(value) in terms)
+        return is_same or (value is not None and any(test(value) for test in tests))
+
+    return will_do
+
+
+def _no_term(_text: str) -> None:
+    return None
