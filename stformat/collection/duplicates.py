@@ -133,12 +133,14 @@ def find_duplicates(
 
     Notes
     -----
-    Found are copies by other converters: in another order, under other names, with the image
-    compressed again, smaller or cropped by some percent at an edge, without some of the rows or
-    without genes that few rows have. Not found, unless the image says so, are counts that were
-    transformed (such as by log1p) or drawn again at another depth, a twentieth of the rows or less,
-    and bins of few counts of which rows were left out; nor images that are turned or cropped
-    further. Counts that agree are enough, whatever images and species say.
+    Found are copies by other converters, in another order and under other names, of any depth. Of
+    some 400 counts a row and more they are found also without genes that few rows have, without the
+    poorest rows, with rows scaled, and from a quarter of the rows on; images compressed again,
+    smaller, darker or cropped at an edge by some 2 %. Whether a tenth of the rows is found, or a
+    copy without genes of large values and without some rows, is chance. Not found, unless the image
+    says so, are logarithms of counts, counts drawn again at another depth, and bins of some 40
+    counts of which rows were left out; nor images that are turned or cropped further. Counts that
+    agree are enough, whatever images and species say.
 
     Time grows with the square of the number of slides, that of 10,000 being some seconds; memory
     with the number of slides and of pairs found.
