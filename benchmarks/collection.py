@@ -64,7 +64,7 @@ def _write_catalogue(folder: Path, n_slides: int) -> Path:
             "slide_id": f"S{number:05d}",
             "path": f"S{number:05d}.zarr",
             "manifest_sha256": random.bytes(32).hex(),
-            "fingerprint_rows": random.integers(0, 2**63, 64).tolist(),
+            "fingerprint_rows": random.integers(0, 2**63, 128).tolist(),
             "fingerprint_genes": random.integers(2_000, 200_000, 64).tolist(),
             "fingerprint_image": random.bytes(32),
         }

@@ -1,6 +1,6 @@
 """The catalogue of a folder of slides: one Parquet file, one row a slide.
 
-Specification: spec/decisions/0020.
+Specification: spec/decisions/0020; fingerprints: spec/decisions/0030.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 CATALOGUE_NAME = "catalogue.parquet"
 CATALOGUE_VERSION = "0.1"
 
-FINGERPRINT_VERSION = "1"
+FINGERPRINT_VERSION = "2"
 """Fingerprints of different versions do not compare."""
 
 _VERSION_KEY = b"stformat_catalogue"
@@ -286,7 +286,7 @@ _IDENTITY: tuple[Column, ...] = (
 )
 
 FINGERPRINTS: tuple[tuple[str, pa.DataType, str], ...] = (
-    ("fingerprint_rows", _HASHES, "hashes of the values of the rows of the largest totals"),
+    ("fingerprint_rows", _HASHES, "smallest hashes of runs of the largest values of rows"),
     ("fingerprint_genes", _HASHES, "the largest totals of genes"),
     ("fingerprint_image", pa.binary(), "perceptual hash of the image, 32 bytes"),
 )

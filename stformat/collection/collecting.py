@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from stformat.store.reader import open_slide
 __all__ = ["CollectReport", "collect_slides"]
 
 _ZIP = ".zarr.zip"
+_SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class CollectReport:
     """Stores that were read, being new or another version than in the catalogue before."""
 
     kept: tuple[str, ...]
-    """Stores whose rows stand as they stood."""
+    """Stores that were not read, their rows being those of the catalogue before, moved ones too."""
 
     removed: tuple[str, ...]
     """Stores of the catalogue before that are in it no more."""
@@ -98,11 +100,11 @@ def collect_slides(
     Raises
     ------
     CatalogueError
-        If `directory` is no folder, or has no store.
+        If `directory` is no folder, has no store, or is a store itself.
     StoreLockedError
         If another process is writing the same catalogue.
     StoreWriteError
-        If the file system refuses.
+        If the file system refuses, or ``catalogue.parquet`` is no file.
 
     Warns
     -----
@@ -111,11 +113,15 @@ def collect_slides(
 
     Notes
     -----
-    A store whose commit record and root metadata are those of its row is not read again. Of others
-    the counts of the default table and the thumbnail are read, for fingerprints. The same stores
-    give the same bytes, in whatever order they came. The file is replaced at once: who reads it
-    finds the old catalogue or the new. A catalogue that is damaged, or of another version, is made
-    anew. A store that cannot be read has no row and stands in the report.
+    A store whose commit record and root metadata are those of its row is not read again, nor is one
+    whose commit record and root metadata are those of any row: it was moved or copied. Of others,
+    and where the row has fingerprints of another version, the counts of the default table and the
+    thumbnail are read, for fingerprints. The same stores give the same bytes, in whatever order
+    they came. The file is replaced at once: who reads it finds the old catalogue or the new. Every
+    minute, and when it is interrupted, what was read so far is written beside the rows of stores
+    that were not looked at yet, so that the next run goes on from there. A catalogue that is
+    damaged, or of another version, is made anew. A store that cannot be read, or whose path is not
+    UTF-8, has no row and stands in the report.
 
     Examples
     --------
@@ -134,6 +140,10 @@ def collect_slides(
         raise _refused(
             root, "a folder of stores is needed", "a file" if root.exists() else "nothing"
         )
+    if _should_be_store(root.resolve()):
+        raise _refused(
+            root, "a folder of stores is needed", "a store", "give the folder that it lies in"
+        )
     target = root / CATALOGUE_NAME
     with ExitStack() as stack:
         with refusals_of(target):
@@ -141,74 +151,118 @@ def collect_slides(
         return _collect(root, target, progress or silent)
 
 
-def _collect(root: Path, target: Path, progress: Progress) -> CollectReport:
-    before = _rows_before(target)
-    problems: list[Problem] = []
-    found = sorted(_stores_below(root, problems))
-    if not found and not problems:
-        raise _refused(root, "a folder of stores has one at least", "none")
-    rows: dict[str, Mapping[str, Any]] = {}
-    read: list[str] = []
-    others: list[str] = []
-    for number, path in enumerate(found):
-        row = before.get(path)
+@dataclass(slots=True, kw_only=True)
+class _Refresh:
+    """Rows of a catalogue on their way from what it was to what the folder holds."""
+
+    root: Path
+    target: Path
+    before: Mapping[str, Mapping[str, Any]]
+    """Rows of the catalogue that was there, by path."""
+    rows: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Rows of stores that were looked at."""
+    read: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def take(self, path: str, moved: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take the row of a store that is there; `moved` has rows by digest of the manifest."""
         try:
-            if row is None or not _is_of(root / path, row):
-                with open_slide(root / path) as slide:
+            row = _known_row(self.root / path, self.before.get(path), moved)
+            if row is None:
+                with open_slide(self.root / path) as slide:
                     row = slide_row(slide, path)
-                read.append(path)
-            rows[path] = row
+                self.read.append(path)
+            self.rows[path] = {**row, "path": path}
         except NotAStoreError as error:
-            if (root / path / ROOT_PATH).exists():
-                others.append(path)
+            if (self.root / path / ROOT_PATH).exists():
+                self.others.append(path)
             else:
-                problems.extend(error.problems)
+                self.problems.extend(error.problems)
         except StformatError as error:
-            problems.extend(_of_store(problem, path) for problem in error.problems)
-        progress(ProgressEvent(step="collect", done=number + 1, total=len(found), unit="stores"))
-    problems.extend(_repeated_ids(rows))
-    is_read = set(read)
-    data = dump_catalogue(list(rows.values()))
-    if not target.exists() or target.read_bytes() != data:
-        with refusals_of(target):
-            write_file(target, data)
+            self.problems.extend(_of_store(problem, path) for problem in error.problems)
+
+    def save(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write a catalogue unless it is there."""
+        data = dump_catalogue(list(rows.values()))
+        with refusals_of(self.target):
+            if not self.target.exists() or self.target.read_bytes() != data:
+                write_file(self.target, data)
+
+    def save_halfway(self, ahead: list[str]) -> None:
+        """Write what was read beside the rows of stores that were not looked at yet."""
+        if self.read:
+            old = {path: self.before[path] for path in ahead if path in self.before}
+            self.save({**old, **self.rows})
+
+
+def _collect(root: Path, target: Path, progress: Progress) -> CollectReport:
+    refresh = _Refresh(root=root, target=target, before=_rows_before(target))
+    found = sorted(_stores_below(root, refresh.problems))
+    if not found and not refresh.problems:
+        raise _refused(root, "a folder of stores has one at least", "none")
+    moved = {row["manifest_sha256"]: row for row in refresh.before.values()}
+    saved, number = time.monotonic(), 0
+    try:
+        for number, path in enumerate(found):
+            refresh.take(path, moved)
+            progress(
+                ProgressEvent(step="collect", done=number + 1, total=len(found), unit="stores")
+            )
+            if time.monotonic() - saved >= _SAVE_SECONDS:
+                refresh.save_halfway(found[number + 1 :])
+                saved = time.monotonic()
+    except BaseException:
+        refresh.save_halfway(found[number:])
+        raise
+    refresh.problems.extend(_repeated_ids(refresh.rows))
+    refresh.save(refresh.rows)
+    is_read = set(refresh.read)
     return CollectReport(
         path=target,
-        n_slides=len(rows),
-        read=tuple(read),
-        kept=tuple(path for path in rows if path not in is_read),
-        removed=tuple(sorted(before.keys() - rows.keys())),
-        others=tuple(others),
-        problems=tuple(problems),
+        n_slides=len(refresh.rows),
+        read=tuple(refresh.read),
+        kept=tuple(path for path in refresh.rows if path not in is_read),
+        removed=tuple(sorted(refresh.before.keys() - refresh.rows.keys())),
+        others=tuple(refresh.others),
+        problems=tuple(refresh.problems),
     )
 
 
 def _rows_before(target: Path) -> dict[str, Mapping[str, Any]]:
     """Return the rows of the catalogue that is there, by path; none of one that is of no use."""
-    if not target.exists():
-        return {}
+    with refusals_of(target):
+        if not target.exists():
+            return {}
+        data = target.read_bytes()
     try:
-        rows = parse_catalogue(target.read_bytes(), str(target)).rows()
+        rows = parse_catalogue(data, str(target)).rows()
     except CatalogueError:
         return {}
     return {row["path"]: row for row in rows}
 
 
-def _is_of(store: Path, row: Mapping[str, Any]) -> bool:
-    """Return whether a row is of the version of a store that is there, unchanged."""
-    if row["fingerprint_version"] != FINGERPRINT_VERSION or row["is_changed"]:
-        return False
+def _known_row(
+    store: Path, row: Mapping[str, Any] | None, moved: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """Return the row of the version of a store that is there, unchanged; None where none is."""
     try:
         with closing(open_files(parse_location(store))) as files:
             commit = parse_commit(read_bounded(files, COMMIT_PATH))
             root = hashlib.sha256(read_bounded(files, ROOT_PATH)).hexdigest()
     except (StoreError, RecordError):
-        return False  # opening the store says what is wrong with it
-    return bool(
-        commit.crc32c == row["commit_crc32c"]
-        and commit.manifest_sha256 == row["manifest_sha256"]
-        and commit.root_sha256 == row["root_sha256"] == root
-    )
+        return None  # opening the store says what is wrong with it
+    for each in (row, moved.get(commit.manifest_sha256)):
+        if (
+            each is not None
+            and each["fingerprint_version"] == FINGERPRINT_VERSION
+            and not each["is_changed"]
+            and commit.crc32c == each["commit_crc32c"]
+            and commit.manifest_sha256 == each["manifest_sha256"]
+            and commit.root_sha256 == each["root_sha256"] == root
+        ):
+            return each
+    return None
 
 
 def _stores_below(root: Path, problems: list[Problem]) -> Iterator[str]:
@@ -236,7 +290,17 @@ def _stores_below(root: Path, problems: list[Problem]) -> Iterator[str]:
         seen.add((identity.st_dev, identity.st_ino))
         for name in names:
             path = f"{below}/{name}" if below else name
-            if path.endswith(_ZIP) or _should_be_store(root / path):
+            if not _is_utf8(name):
+                problems.append(
+                    Problem(
+                        "collect.name",
+                        os.fsencode(path).decode(errors="backslashreplace"),
+                        "paths of stores must be UTF-8",
+                        "bytes that are none",
+                        "rename it",
+                    )
+                )
+            elif path.endswith(_ZIP) or _should_be_store(root / path):
                 yield path
             else:
                 pending.append(path)
@@ -254,6 +318,14 @@ def _should_be_store(directory: Path) -> bool:
         or (directory / ROOT_PATH).exists()
         or (directory / COMMIT_PATH).exists()
     )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that os.scandir could not decode
+        return False
+    return True
 
 
 def _of_store(problem: Problem, path: str) -> Problem:
@@ -284,5 +356,5 @@ def _repeated_ids(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
             )
 
 
-def _refused(root: Path, expected: str, found: str) -> CatalogueError:
-    return CatalogueError(Problem("collect.folder", str(root), expected, found))
+def _refused(root: Path, expected: str, found: str, remedy: str = "") -> CatalogueError:
+    return CatalogueError(Problem("collect.folder", str(root), expected, found, remedy))

@@ -1,12 +1,11 @@
 """What stays the same of a slide under another name, converter or image format.
 
-Specification: spec/decisions/0020, where the thresholds of `stformat.collection.duplicates` are
+Specification: spec/decisions/0030, where the thresholds of `stformat.collection.duplicates` are
 argued too.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from stformat import kernels
 from stformat.collection.count_blocks import iter_blocks
+from stformat.collection.row_runs import merge_samples, sample_runs, smallest_above_0
 from stformat.store.arrays import ArrayReader
 from stformat.store.reader import Slide
 
@@ -22,16 +22,16 @@ __all__ = [
     "CountFingerprint",
     "count_fingerprint",
     "image_fingerprint",
+    "largest_totals",
     "perceptual_hash",
 ]
 
 N_KEPT = 64
-"""Rows and genes that a fingerprint keeps: those of the largest totals."""
+"""Genes that a fingerprint keeps: those of the largest totals."""
 
 MIN_GENE_TOTAL = 1024
 """Smaller totals of genes are shared by chance too often to tell slides apart."""
 
-_MOST_TIED = 16 * N_KEPT
 _THUMBNAIL_PX = 512
 _GRAY_PX = 64
 _N_FREQUENCIES = 16
@@ -43,10 +43,12 @@ class CountFingerprint:
     """What identifies the counts of a table, whatever its rows and genes are called."""
 
     rows: NDArray[np.uint64]
-    """(at most 64,) hash of the sorted values of each of the rows of the largest totals."""
+    """(at most 128,) sample of runs of the largest values of rows, and of the totals of genes as of
+    one row more, ascending; see `stformat.collection.row_runs.sample_runs`."""
 
     genes: NDArray[np.uint64]
-    """(at most 64,) the largest totals of genes, from 1024 on, rounded to integers."""
+    """(at most 64,) the largest totals of genes in units of the smallest value, of counts mostly 1:
+    from 1024 on, rounded to integers."""
 
 
 def count_fingerprint(slide: Slide) -> CountFingerprint:
@@ -60,8 +62,11 @@ def count_fingerprint(slide: Slide) -> CountFingerprint:
     Returns
     -------
     CountFingerprint
-        The same for any order of rows and genes and any names of them, for genes and rows without
-        counts more or less, and, of genes, for bins of any size.
+        The same for any order of rows and genes and any names of them, and for genes and rows
+        without counts more or less. What it has of rows stays for the most part where rows are
+        left out, or genes that few rows have; what it has of genes stays where genes are left out,
+        and for bins of any size. Rows that were scaled keep what it has of rows, as long as their
+        smallest count is 1; logarithms share nothing with the counts.
 
     Raises
     ------
@@ -70,23 +75,27 @@ def count_fingerprint(slide: Slide) -> CountFingerprint:
 
     Notes
     -----
-    Reads the counts once; keeps 9 bytes a row and 24 bytes a gene.
+    Reads the counts once; keeps 24 bytes a gene.
     """
-    in_tissue = _in_tissue(slide)
     state: kernels.GeneMoments | None = None
-    sums: list[NDArray[np.float64]] = [np.empty(0)]
-    for block in iter_blocks(slide, np.arange(slide.n_vars), rows=in_tissue):
+    runs = np.empty(0, dtype=np.uint64)
+    unit = np.inf
+    for block in iter_blocks(slide, np.arange(slide.n_vars), rows=_in_tissue(slide)):
         state = kernels.gene_moments(
             block.data, block.indices, block.indptr, slide.n_vars, state=state
         )
-        sums.append(kernels.row_sums(block.data, block.indptr))
-    gene_totals = np.zeros(0) if state is None else np.round(state.sums)
-    largest = np.sort(gene_totals[gene_totals >= MIN_GENE_TOTAL])[::-1][:N_KEPT]
-    positions = np.flatnonzero(in_tissue)
-    return CountFingerprint(
-        rows=_row_hashes(slide, positions, np.concatenate(sums)),
-        genes=largest.astype(np.uint64),
-    )
+        runs = merge_samples(runs, sample_runs(block.data, block.indptr))
+        unit = min(unit, smallest_above_0(block.data))
+    sums = np.zeros(0) if state is None else np.round(state.sums / unit)
+    # Shallow rows have no runs, their totals of genes have.
+    runs = merge_samples(runs, sample_runs(sums, np.array([0, len(sums)]), unit=1.0))
+    return CountFingerprint(rows=runs, genes=largest_totals(sums))
+
+
+def largest_totals(sums: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return the at most 64 largest totals of genes from 1024 on, rounded, descending."""
+    totals = np.round(sums)
+    return np.sort(totals[totals >= MIN_GENE_TOTAL])[::-1][:N_KEPT].astype(np.uint64)
 
 
 def image_fingerprint(slide: Slide) -> bytes | None:
@@ -147,26 +156,6 @@ def _averaging(n_px: int) -> NDArray[np.float64]:
     low = np.maximum(edges[:-1, None], starts)
     high = np.minimum(edges[1:, None], stops)
     return np.asarray(np.maximum(high - low, 0.0) * (_GRAY_PX / n_px))
-
-
-def _row_hashes(
-    slide: Slide, positions: NDArray[np.int64], totals: NDArray[np.float64]
-) -> NDArray[np.uint64]:
-    """Hash the values of the rows of the largest totals; ties are broken by the hash."""
-    least = np.sort(totals)[::-1][:N_KEPT].min(initial=np.inf)
-    chosen = np.flatnonzero((totals >= least) & (totals > 0))
-    if len(chosen) > _MOST_TIED:
-        # So many rows of one total tell nothing of which slide they are.
-        chosen = np.flatnonzero(totals > least)
-    counts = slide.counts[positions[chosen]]
-    hashes = [_hash_values(row) for row in np.split(counts.data, counts.indptr[1:-1])]
-    ranked = sorted(zip(-totals[chosen], hashes, strict=False))[:N_KEPT]
-    return np.array([value for _, value in ranked], dtype=np.uint64)
-
-
-def _hash_values(values: NDArray[Any]) -> int:
-    content = np.sort(values).astype("<f8").tobytes()
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def _in_tissue(slide: Slide) -> NDArray[np.bool_]:

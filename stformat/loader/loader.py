@@ -58,7 +58,7 @@ class TileLoader:
     - ``epoch`` and ``batch_index``, int.
 
     Rows of a slide are read in blocks of neighbours, so that a chunk is decoded once for a block.
-    Blocks of all slides are permuted, and cut into groups, three of which, with a batch of each, fit
+    Blocks of all slides are permuted and cut into groups, three of which, with a batch of each, fit
     `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes more places and
     slides in a batch. Each row comes once an epoch, unless `weights` are given.
 

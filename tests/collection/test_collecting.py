@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 
@@ -19,7 +20,13 @@ from stformat.collection.catalogue import (
     parse_catalogue,
 )
 from stformat.collection.collecting import collect_slides
-from stformat.errors import CatalogueError, StoreChangedWarning, StoreLockedError
+from stformat.errors import (
+    CatalogueError,
+    SplitError,
+    StoreChangedWarning,
+    StoreLockedError,
+    StoreWriteError,
+)
 from stformat.metadata.stformat_v0_1 import ImageAttributes, StformatAttributes, TableAttributes
 from stformat.store.lock import writer_lock
 
@@ -204,18 +211,92 @@ def test_two_at_a_time_are_refused(folder):
     assert not (folder / CATALOGUE_NAME).exists()
 
 
-def test_an_interrupted_refresh_leaves_the_catalogue_as_it_was(folder, write_store):
+def test_an_interrupted_run_keeps_what_it_read(folder, write_store):
     collect_slides(folder)
-    before = (folder / CATALOGUE_NAME).read_bytes()
+    write_store("B")
     write_store("C")
+    before = (folder / CATALOGUE_NAME).read_bytes()
 
-    def interrupt(_event):
-        raise KeyboardInterrupt
+    def interrupt_after(n):
+        def interrupt(event):
+            if event.done == n:
+                raise KeyboardInterrupt
+
+        return interrupt
 
     with pytest.raises(KeyboardInterrupt):
-        collect_slides(folder, progress=interrupt)
-    assert (folder / CATALOGUE_NAME).read_bytes() == before
-    assert collect_slides(folder).read == ("C.zarr",)
+        collect_slides(folder, progress=interrupt_after(1))
+    assert (folder / CATALOGUE_NAME).read_bytes() == before  # nothing new was read
+    with pytest.raises(KeyboardInterrupt):
+        collect_slides(folder, progress=interrupt_after(2))
+    halfway = pq.read_table(folder / CATALOGUE_NAME)["path"].to_pylist()
+    assert halfway == ["A.zarr", "B.zarr", "deep/er/B.zarr"]  # rows ahead stay
+    last = collect_slides(folder)
+    assert (last.read, last.kept) == (("C.zarr",), ("A.zarr", "B.zarr", "deep/er/B.zarr"))
+
+
+def test_a_killed_run_keeps_what_it_wrote_by_then(folder, monkeypatch):
+    seen = []
+
+    def look(_event):
+        seen.append((folder / CATALOGUE_NAME).exists())
+
+    monkeypatch.setattr(collecting, "_SAVE_SECONDS", 0.0)
+    collect_slides(folder, progress=look)
+    assert seen == [False, True]
+
+
+def test_moved_and_copied_stores_are_not_read_again(folder, monkeypatch):
+    collect_slides(folder)
+    (folder / "else").mkdir()
+    (folder / "A.zarr").rename(folder / "else/A.zarr")
+    shutil.copytree(folder / "deep/er/B.zarr", folder / "copy.zarr")
+    with monkeypatch.context() as patch:
+        patch.setattr(collecting, "slide_row", None)  # reading one would fail
+        report = collect_slides(folder)
+    assert (report.read, report.removed) == ((), ("A.zarr",))
+    assert report.kept == ("copy.zarr", "deep/er/B.zarr", "else/A.zarr")
+    refreshed = (folder / CATALOGUE_NAME).read_bytes()
+    (folder / CATALOGUE_NAME).unlink()
+    collect_slides(folder)
+    assert (folder / CATALOGUE_NAME).read_bytes() == refreshed
+
+
+def test_rows_with_fingerprints_of_another_version_are_read_again(folder):
+    collect_slides(folder)
+    data = (folder / CATALOGUE_NAME).read_bytes()
+    rows = [row | {"fingerprint_version": "1"} for row in parse_catalogue(data, "here").rows()]
+    (folder / CATALOGUE_NAME).write_bytes(dump_catalogue(rows))
+    with pytest.raises(CatalogueError, match="compares fingerprints of version 2, found 1"):
+        stf.open_collection(folder).duplicates()
+    assert collect_slides(folder).read == ("A.zarr", "deep/er/B.zarr")
+    assert (folder / CATALOGUE_NAME).read_bytes() == data
+
+
+def test_a_store_is_no_folder_of_stores(folder):
+    for path in (folder / "A.zarr", folder / "A.zarr/tables"):
+        with pytest.raises(CatalogueError, match=r"found a store; give the folder"):
+            collect_slides(path)
+        assert not (path / CATALOGUE_NAME).exists()
+    assert stf.verify_store(folder / "A.zarr") == []
+
+
+def test_a_catalogue_that_is_a_folder_is_refused_before_stores_are_read(folder, monkeypatch):
+    (folder / CATALOGUE_NAME).mkdir()
+    monkeypatch.setattr(collecting, "slide_row", None)
+    with pytest.raises(StoreWriteError, match=CATALOGUE_NAME):
+        collect_slides(folder)
+
+
+def test_names_that_are_not_utf8_are_named_and_the_others_stay(folder):
+    try:
+        os.mkdir(os.fsencode(folder) + b"/C\xff.zarr")  # noqa: PTH102 - bytes are no Path
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    report = collect_slides(folder)
+    assert report.n_slides == 2
+    (problem,) = report.problems
+    assert (problem.code, problem.where) == ("collect.name", "C\\xff.zarr")
 
 
 def test_folders_without_stores_are_refused(tmp_path):
@@ -253,3 +334,20 @@ def test_command_line_names_duplicates_and_broken_stores(folder, write_store, dr
     assert result.exit_code == 1
     assert "duplicate: A = Z: rows 100 %" in result.output
     assert "broken.zarr" in result.output
+
+
+def test_command_line_names_problems_where_no_store_can_be_read(fast_path):
+    (fast_path / "broken.zarr").mkdir()
+    result = run(fast_path)
+    assert result.exit_code == 1
+    assert "broken.zarr: a store has a zarr.json at its root" in result.output
+    assert f"{CATALOGUE_NAME}: 0 slides" in result.output
+    assert stf.open_collection(fast_path).duplicates() == ()
+
+
+def test_no_slides_have_no_duplicates_and_no_split(folder):
+    collect_slides(folder)
+    none = stf.open_collection(folder).where(slide_id="Z")
+    assert none.duplicates() == ()
+    with pytest.raises(SplitError, match="found 0"):
+        none.split(by="slide")

@@ -13,6 +13,7 @@ import stformat as stf
 from stformat.collection import duplicates as rules
 from stformat.collection.duplicates import duplicate_groups
 from stformat.collection.fingerprints import count_fingerprint, perceptual_hash
+from stformat.collection.row_runs import merge_samples, sample_runs
 from stformat.testing import make_slide, write_hest, write_stimage, write_visium
 
 
@@ -75,7 +76,7 @@ def test_fingerprints_do_not_know_names_nor_orders(fingerprint_of, draw_counts, 
     padded = np.pad(mixed, ((0, 2), (1, 0)))  # rows and a gene without counts
     plain = fingerprint_of("A", counts)
     other = fingerprint_of("B", padded, genes_of([f"ENSG{k:011d}" for k in range(401)]))
-    assert len(plain.rows) == len(plain.genes) == 64
+    assert (len(plain.rows), len(plain.genes)) == (128, 64)
     np.testing.assert_array_equal(plain.rows, other.rows)
     np.testing.assert_array_equal(plain.genes, other.genes)
 
@@ -96,7 +97,9 @@ def test_bins_of_another_size_have_the_totals_of_genes(fingerprint_of, draw_coun
     fine = fingerprint_of("A", counts)
     coarse = fingerprint_of("B", counts.reshape(50, 4, 300).sum(axis=1))
     np.testing.assert_array_equal(fine.genes, coarse.genes)
-    assert not shared(fine.rows, coarse.rows)
+    totals = counts.sum(axis=0) / 20  # of the smallest count
+    common = np.intersect1d(fine.rows, coarse.rows)
+    assert np.isin(common, sample_runs(totals, np.array([0, 300]), unit=1.0)).all()
 
 
 def test_a_few_genes_less_leave_the_totals_of_the_others(fingerprint_of, draw_counts):
@@ -105,13 +108,95 @@ def test_a_few_genes_less_leave_the_totals_of_the_others(fingerprint_of, draw_co
     assert shared(whole.genes, part.genes) >= 54
 
 
-def test_rows_that_tie_are_chosen_whatever_their_order(fingerprint_of):
-    counts = np.zeros((200, 6), dtype=np.int32)
-    counts[np.arange(200), np.arange(200) % 6] = 5
-    counts[:70, 0] += 3
-    first = fingerprint_of("A", counts)
-    second = fingerprint_of("B", counts[np.random.default_rng(0).permutation(200)])
-    np.testing.assert_array_equal(first.rows, second.rows)
+def test_rows_that_are_left_out_leave_the_runs_of_the_others(fingerprint_of, draw_counts):
+    counts = draw_counts(300, 400, 4).toarray()
+    random = np.random.default_rng(0)
+    whole = fingerprint_of("A", counts)
+    part = fingerprint_of("B", counts[random.permutation(300)[:100]])
+    good = counts[counts.sum(axis=1) > np.quantile(counts.sum(axis=1), 0.1)]
+    filtered = fingerprint_of("C", good[:, (good > 0).sum(axis=0) >= 10])
+    other = fingerprint_of("D", draw_counts(300, 400, 5).toarray())
+    assert rules.runs_share(whole.rows, part.rows) > 0.6
+    assert rules.runs_share(whole.rows, filtered.rows) > 0.8
+    assert rules.runs_share(part.rows, filtered.rows) > 0.6
+    assert rules.runs_share(whole.rows, other.rows) == 0.0
+
+
+def test_rows_that_are_scaled_keep_their_runs_and_have_no_more(fingerprint_of, draw_counts):
+    counts, others = (draw_counts(200, 400, seed).toarray() for seed in (7, 8))
+    plain = fingerprint_of("A", counts)
+    shares = fingerprint_of("B", (counts / counts.sum(axis=1, keepdims=True)).astype(np.float32))
+    assert rules.runs_share(plain.rows, shares.rows) > 0.8
+    np.testing.assert_array_equal(fingerprint_of("C", 100 * counts).rows, plain.rows)
+    assert not shared(fingerprint_of("D", 100 * others).rows, plain.rows)
+
+
+def test_transformed_values_share_nothing_with_counts(fingerprint_of, draw_counts):
+    counts = draw_counts(100, 300, 6).toarray()
+    plain, logged = fingerprint_of("A", counts), fingerprint_of("B", np.log1p(counts))
+    assert not shared(plain.rows, logged.rows)
+    assert not shared(plain.genes, logged.genes)
+
+
+def _shallow(seed, n_obs=1000):
+    """Draw rows of some 40 counts that say nothing but their totals."""
+    tissue, random = np.random.default_rng(0), np.random.default_rng(seed)
+    rates = np.exp(tissue.normal(0, 1, 500))
+    return random.poisson(40 * rates / rates.sum(), (n_obs, 500)).astype(np.int32)
+
+
+def test_shallow_slides_of_one_tissue_are_not_one_slide(write_store, fast_path):
+    on_tissue = np.ones(1000, dtype=bool)
+    for seed in range(3):
+        counts = sparse.csr_array(_shallow(seed))
+        write_store(f"S{seed}", counts, in_tissue=on_tissue, study=f"s{seed}")
+    mixed = sparse.csr_array(_shallow(0)[::-1, ::-1])
+    write_store("copy", mixed, in_tissue=on_tissue, study="s0")
+    stf.collect_slides(fast_path)
+    slides = stf.open_collection(fast_path)
+    assert [(pair.first, pair.second) for pair in slides.duplicates()] == [("S0", "copy")]
+    assert len(slides.split(by="study", fractions=(0.4, 0.3, 0.3)).train) in {1, 2}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_runs_are_those_of_the_definition(data):
+    value = st.integers(0, 2**12) | st.integers(0, 9)
+    rows = data.draw(st.lists(st.lists(value, max_size=70), min_size=1, max_size=4))
+    values = np.array([each for row in rows for each in row], dtype=np.int64)
+    indptr = np.append(0, np.cumsum([len(row) for row in rows]))
+    runs = set()
+    for row in rows:
+        above = sorted((each for each in row if each > 0), reverse=True)
+        largest = [round(each / above[-1]) for each in above][:64]
+        for start in range(len(largest)):
+            product = 1
+            for stop in range(start + 1, len(largest)):
+                product *= 1 + largest[stop - 1] - largest[stop]
+                if product >= 2**14:
+                    runs.add(tuple(largest[start : stop + 1]))
+                    break
+    sample = sample_runs(values, indptr)
+    assert len(sample) == min(len(runs), 128)
+    parts = [sample_runs(np.array(row, dtype=np.int64), np.array([0, len(row)])) for row in rows]
+    np.testing.assert_array_equal(merge_samples(*parts), sample)
+
+
+def test_values_that_many_slides_hold_do_not_take_memory(monkeypatch):
+    values = [np.array([1, 2, 3, 4, 10 + place], dtype=np.uint64) for place in range(300)]
+    values[7] = values[250] = np.arange(100, 110, dtype=np.uint64)
+    plain = [*rules._pairs_of_values(values, least=5)]
+    most = []
+
+    def watched(product):
+        most.append(product.nnz)
+        return coo(product)
+
+    coo = sparse.csr_array.tocoo
+    monkeypatch.setattr(rules, "_MOST_SHARED", 3000)
+    monkeypatch.setattr(sparse.csr_array, "tocoo", watched)
+    assert [*rules._pairs_of_values(values, least=5)] == plain == [(7, 250)]
+    assert max(most) <= 3000
 
 
 def test_slides_without_counts_have_no_fingerprint(fingerprint_of):
@@ -153,6 +238,14 @@ def test_different_and_turned_images_do_not_look_alike():
     assert _differing(hashes[0], perceptual_hash(_scene(0)[:, ::-1])) > 2 * rules.MOST_BITS
 
 
+def test_images_cropped_at_an_edge_look_alike():
+    for seed in range(20):
+        scene = _scene(seed)
+        cropped = perceptual_hash(scene[:, 7:])  # 2.2 % of 320
+        assert _differing(perceptual_hash(scene), cropped) <= rules.MOST_BITS
+    assert np.log(320 / 313) <= rules.MOST_STRETCH
+
+
 @pytest.mark.parametrize("value", [0.0, 255.0, 65535.0])
 def test_an_image_that_shows_nothing_has_no_hash(value):
     assert perceptual_hash(np.full((100, 80), value)) is None
@@ -178,3 +271,13 @@ def test_real_sections_of_one_tumour_are_not_one_slide(real_data, tmp_path):
         stf.convert_slide(real_data / name, tmp_path / f"{name}.zarr")
     stf.collect_slides(tmp_path)
     assert stf.open_collection(tmp_path).duplicates() == ()
+
+
+def test_a_real_slide_is_found_in_the_layout_of_another_converter(real_data, tmp_path):
+    for name in ("her2st_B4", "her2st_C2", "derived_hest_B4"):
+        stf.convert_slide(real_data / name, tmp_path / f"{name}.zarr")
+    stf.collect_slides(tmp_path)
+    (pair,) = stf.open_collection(tmp_path).duplicates()
+    assert set(pair.paths) == {"derived_hest_B4.zarr", "her2st_B4.zarr"}
+    assert pair.rows > 0.9
+    assert pair.image > 0.9
