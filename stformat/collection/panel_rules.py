@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stformat.collection.count_blocks import SlideOpener
-from stformat.collection.gene_panel import GenePanel, RuleValue, species_of
+from stformat.collection.gene_lists import GeneLists
+from stformat.collection.gene_panel import GenePanel, RuleValue
 from stformat.collection.slide_genes import SlideGenes
 from stformat.collection.variable_genes import (
     CountSource,
@@ -22,7 +24,7 @@ from stformat.collection.variable_genes import (
     VariableRule,
     variable_genes,
 )
-from stformat.errors import GenePanelError, Problem
+from stformat.errors import GenePanelError, Problem, SpeciesUnknownWarning
 from stformat.genes.vocabulary import SOURCE_KEYS, GeneVocabulary
 from stformat.store.reader import Slide
 
@@ -62,7 +64,8 @@ def gene_panel(
     vocabulary : GeneVocabulary or "source-keys", optional
         What tells that two columns are the same gene. By default what the slides' own tables say:
         a symbol that stands beside an identifier in one of them means that identifier in all.
-        ``"source-keys"`` compares the keys as the sources spell them.
+        One of another species than the slides is refused. ``"source-keys"`` compares the keys as
+        the sources spell them.
     n_top : int, optional
         Under ``"variable"``: how many genes.
     flavor : {"seurat", "cell_ranger", "pearson_residuals"}, default: "seurat"
@@ -88,18 +91,28 @@ def gene_panel(
     Raises
     ------
     GenePanelError
-        If there is no slide, an identifier repeats, slides are of several species, no gene is
-        left, a gene of `genes` is measured nowhere, or the arguments do not fit the rule.
+        If there is no slide, an identifier repeats, slides or vocabulary are of several species, no
+        gene is left, a gene of `genes` is measured nowhere or its symbol means several, or the
+        arguments do not fit the rule.
     CorruptStoreError
         If a chunk is missing or damaged.
+
+    Warns
+    -----
+    SpeciesUnknownWarning
+        If some slides say their species and others do not: these are taken for the same.
 
     Notes
     -----
     A gene that a table has several columns of is read from the first of them; how many columns
     were passed over stands in the panel.
 
-    ``"variable"`` reads the slides as a stream, one or two times; memory is some MiB, and 8 bytes
-    a row. Flavours ``seurat`` and ``cell_ranger`` choose what `scanpy.pp.highly_variable_genes`
+    Names of genes are read once from each slide. Memory is some 500 bytes for each different way
+    of calling a gene, and 12 bytes a column of each different list of columns: slides that were
+    made with one reference have the same.
+
+    ``"variable"`` reads the counts as a stream, one or two times, in some MiB and 8 bytes a row.
+    Flavours ``seurat`` and ``cell_ranger`` choose what `scanpy.pp.highly_variable_genes`
     does of counts that went through `normalize_total` and `log1p` in float64; where several genes
     share the last place all of them are taken, as there. ``pearson_residuals`` chooses what
     `scanpy.experimental.pp.highly_variable_genes` does; of several batches each is clipped by its
@@ -138,9 +151,9 @@ def gene_panel(
             expressed_only=expressed_only,
         )
     _check_arguments(rule, genes=genes, how=how)
-    openers = [_opener(slide) for slide in slides]
-    species = _common_species(openers)
-    known = SlideGenes.read(openers, _vocabulary(openers, vocabulary, species))
+    lists = GeneLists.read(_opener(slide) for slide in slides)
+    species = _common_species(lists)
+    known = SlideGenes(lists, _vocabulary(lists, vocabulary, species), species=species)
     recorded: dict[str, RuleValue] = {"name": rule}
     if rule == "union":
         codes = np.arange(len(known.keys))
@@ -160,22 +173,17 @@ def _opener(slide: Slide | Callable[[], Slide]) -> SlideOpener:
     return slide
 
 
-def _common_species(openers: list[SlideOpener]) -> str | None:
+def _common_species(lists: GeneLists) -> str | None:
     """Return the species of the slides; refuse what makes no panel."""
-    if not openers:
+    if not lists.slides:
         raise _refused("slides", "a panel needs one slide at least", "none")
-    ids: list[str] = []
-    found: set[str] = set()
-    for opened in openers:
-        with opened() as slide:
-            ids.append(slide.slide_id)
-            species = species_of(slide)
-            found |= set() if species is None else {species}
-    repeated = sorted(name for name, n in Counter(ids).items() if n > 1)
+    ids = Counter(slide.slide_id for slide in lists.slides)
+    repeated = sorted(name for name, n in ids.items() if n > 1)
     if repeated:
         raise _refused(
             "slides", "slides must have different identifiers", f"several {', '.join(repeated)}"
         )
+    found = {slide.species for slide in lists.slides if slide.species is not None}
     if len(found) > 1:
         raise _refused(
             "slides",
@@ -183,7 +191,21 @@ def _common_species(openers: list[SlideOpener]) -> str | None:
             ", ".join(sorted(found)),
             'choose one, as with collection.where(species="human")',
         )
-    return next(iter(found), None)
+    species = next(iter(found), None)
+    unknown = [slide.slide_id for slide in lists.slides if slide.species is None]
+    if species is not None and unknown:
+        warnings.warn(
+            f"{_shown(unknown)}: no species is known, and genes are taken for those of {species}; "
+            "convert with the species given, or leave these slides out",
+            SpeciesUnknownWarning,
+            stacklevel=3,
+        )
+    return species
+
+
+def _shown(names: list[str]) -> str:
+    rest = f" and {len(names) - _N_SHOWN} more" if len(names) > _N_SHOWN else ""
+    return f"{', '.join(names[:_N_SHOWN])}{rest}"
 
 
 def _check_arguments(rule: str, *, genes: Iterable[str] | None, how: VariableRule | None) -> None:
@@ -214,25 +236,25 @@ def _check_arguments(rule: str, *, genes: Iterable[str] | None, how: VariableRul
 
 
 def _vocabulary(
-    openers: list[SlideOpener],
+    lists: GeneLists,
     vocabulary: GeneVocabulary | Literal["source-keys"] | None,
     species: str | None,
 ) -> GeneVocabulary:
     if vocabulary is None:
-        return GeneVocabulary.from_tables(_tables(openers), species=species)
+        return GeneVocabulary.from_tables([lists.names], species=species)
     if vocabulary == "source-keys":
         return SOURCE_KEYS
     if not isinstance(vocabulary, GeneVocabulary):
         raise _refused(
             "vocabulary", "a GeneVocabulary or 'source-keys' is needed", repr(vocabulary)
         )
+    if None not in {species, vocabulary.species} and species != vocabulary.species:
+        raise _refused(
+            "vocabulary",
+            f"the slides are of {species}, and a vocabulary must be of the same species",
+            f"one of {vocabulary.species}",
+        )
     return vocabulary
-
-
-def _tables(openers: list[SlideOpener]) -> Iterator[pd.DataFrame]:
-    for opened in openers:
-        with opened() as slide:
-            yield slide.var
 
 
 def _shared(known: SlideGenes) -> NDArray[np.int64]:
@@ -253,14 +275,14 @@ def _given(genes: Iterable[str], known: SlideGenes) -> NDArray[np.int64]:
     for gene in genes:
         code = known.find(gene)
         if code is None:
-            is_ambiguous = gene in known.vocabulary.ambiguous
-            unknown.append(f"{gene} (which means several)" if is_ambiguous else gene)
+            means_several = known.is_ambiguous(gene)
+            unknown.append(f"{gene} (which means several)" if means_several else gene)
         else:
             codes.append(code)
     if unknown:
-        shown = ", ".join(unknown[:_N_SHOWN])
-        rest = f" and {len(unknown) - _N_SHOWN} more" if len(unknown) > _N_SHOWN else ""
-        raise _refused("genes", "a gene must be measured in one slide", f"{shown}{rest} in none")
+        raise _refused(
+            "genes", "a gene must be measured in one slide", f"{_shown(unknown)} in none"
+        )
     repeated = [known.keys[code] for code, n in Counter(codes).items() if n > 1]
     if repeated or not codes:
         found = f"several that mean {', '.join(repeated[:_N_SHOWN])}" if repeated else "none"
@@ -277,7 +299,7 @@ def _variable(
     sources = [
         CountSource(
             opened=slide.opened,
-            columns=known.columns_of(slide, codes),
+            columns=partial(known.columns_of, slide, codes),
             rows=rows.get(slide.slide_id),
         )
         for slide in known.slides

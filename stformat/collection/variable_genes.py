@@ -7,7 +7,7 @@ Flavours ``seurat`` and ``cell_ranger`` are those of `scanpy.pp.highly_variable_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -61,8 +61,8 @@ class CountSource:
     opened: SlideOpener
     """Opens the slide, bound to a table, as often as it is to be read."""
 
-    columns: NDArray[np.int64]
-    """(n_genes,) column of each gene, or -1."""
+    columns: Callable[[], NDArray[np.int64]]
+    """Returns the (n_genes,) column of each gene, or -1."""
 
     rows: NDArray[np.bool_] | None
     """(n_obs,) rows that count, or None for all."""
@@ -70,7 +70,7 @@ class CountSource:
     def blocks(self, *, expressed_only: bool) -> Iterator[CountBlock]:
         """Read the counts, block after block."""
         with self.opened() as slide:
-            for block in iter_blocks(slide, self.columns, rows=self.rows):
+            for block in iter_blocks(slide, self.columns(), rows=self.rows):
                 yield block.without_empty_rows() if expressed_only else block
 
 

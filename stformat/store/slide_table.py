@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stformat import kernels
 from stformat.errors import BarcodeLookupError, CorruptStoreError, Problem
 from stformat.genes.lookup import GeneIndex
+from stformat.genes.names import GeneNames
 from stformat.kernels._arguments import result
 from stformat.metadata.stformat_v0_1 import TableAttributes
 from stformat.store.arrays import ArrayReader
@@ -67,16 +68,25 @@ class SlideTable:
     @cached_property
     def gene_index(self) -> GeneIndex:
         """The genes, to be found by key, identifier or name."""
-        names = (self._index_name("var"), "gene_id", "gene_name")
-        columns = [read_text(self._store, f"{self._path}/var/{name}").tolist() for name in names]
-        n_vars = self.attributes.n_vars
-        for name, column in zip(names, columns, strict=True):
-            if len(column) != n_vars:
-                raise self._corrupt(f"var/{name}", f"{n_vars} genes", f"{len(column)}")
+        columns = [self._var_text(name) for name in (None, "gene_id", "gene_name")]
         try:
             return GeneIndex(*columns)
         except ValueError as error:
             raise self._corrupt("var", "the keys of genes must be unique", str(error)) from error
+
+    def read_gene_names(self) -> GeneNames:
+        """Read what the columns are called, without loading `var`; it is not kept."""
+        if "var" in self.__dict__:
+            return GeneNames.from_frame(self.var)
+        keys = self._var_text(None)
+        if None in keys:
+            raise self._corrupt("var", "every gene must have a key", "one without")
+        return GeneNames(
+            keys=keys,
+            gene_id=self._var_text("gene_id"),
+            gene_name=self._var_text("gene_name"),
+            genome=self._var_text("genome"),
+        )
 
     @cached_property
     def counts(self) -> CountsReader:
@@ -231,6 +241,15 @@ class SlideTable:
                 f"{len(frame)} rows" + (f", no {', '.join(missing)}" if missing else ""),
             )
         return frame
+
+    def _var_text(self, name: str | None) -> list[Any]:
+        """Read a column of `var` as text, or its index."""
+        name = self._index_name("var") if name is None else name
+        column: list[Any] = read_text(self._store, f"{self._path}/var/{name}").tolist()
+        n_vars = self.attributes.n_vars
+        if len(column) != n_vars:
+            raise self._corrupt(f"var/{name}", f"{n_vars} genes", f"{len(column)}")
+        return column
 
     def _index_name(self, frame: str) -> str:
         """Return the column that is the index of a frame."""
