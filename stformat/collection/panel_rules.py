@@ -114,7 +114,9 @@ def gene_panel(
     ``"variable"`` reads the counts as a stream, one or two times, in some MiB and 8 bytes a row.
     Flavours ``seurat`` and ``cell_ranger`` choose what `scanpy.pp.highly_variable_genes`
     does of counts that went through `normalize_total` and `log1p` in float64; where several genes
-    share the last place all of them are taken, as there. ``pearson_residuals`` chooses what
+    share the last place all of them are taken, as there. A variance within the error of rounding
+    is 0, and such a gene does not vary: which of these, or of genes with the same counts, scanpy
+    takes is left to rounding. ``pearson_residuals`` chooses what
     `scanpy.experimental.pp.highly_variable_genes` does; of several batches each is clipped by its
     own number of rows.
 

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from stformat.collection import count_blocks, pearson_residuals
 from stformat.collection.panel_rules import gene_panel
+from stformat.errors import GenePanelError
 from stformat.genes.dispersion import normalized_dispersions, variable_top
 from stformat.store.reader import open_slide
 
@@ -153,6 +154,52 @@ def test_rows_that_do_not_count_are_not_read(slides, matrices):
     )
     options = {"flavor": "seurat", "batches": "together", "expressed_only": True}
     assert list(panel.keys) == by_scanpy([matrices[0][mask]], n_top=20, target_sum=None, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"batches": "slide"}, {"flavor": "pearson_residuals"}, {"flavor": "cell_ranger"},
+     {"batches": "slide", "flavor": "cell_ranger"},
+     {"batches": "slide", "flavor": "pearson_residuals"}],
+)  # fmt: skip
+def test_genes_without_any_count_are_left_out(slides, matrices, options):
+    counts = sum(np.asarray(matrix.sum(axis=0)) for matrix in matrices)
+    panel = gene_panel(slides, "variable", n_top=10 * N_GENES, **options)
+    assert not {"G7"} & set(panel.keys)
+    assert len(panel) <= np.count_nonzero(counts)
+    if options.get("flavor") != "cell_ranger":
+        assert len(panel) == np.count_nonzero(counts)
+
+
+@pytest.mark.parametrize("n_top", [230, 245])
+def test_genes_without_any_count_take_no_place_in_batches(slides, matrices, n_top):
+    options = {"flavor": "seurat", "batches": "slide", "expressed_only": True, "target_sum": None}
+    panel = gene_panel(slides, "variable", n_top=n_top, **options)
+    assert list(panel.keys) == by_scanpy(matrices, n_top=n_top, **options)
+
+
+@pytest.mark.parametrize(
+    ("counts", "flavor"),
+    [
+        pytest.param(np.full((20, 30), 3), "seurat", id="constant genes"),
+        pytest.param(np.full((20, 30), 3), "cell_ranger", id="constant genes, bins of number"),
+        pytest.param(np.arange(1, 31)[:, None], "seurat", id="one gene"),
+        pytest.param(np.arange(1, 61).reshape(30, 2), "cell_ranger", id="two genes"),
+        pytest.param(np.arange(1, 91).reshape(30, 3), "cell_ranger", id="three genes"),
+    ],
+)
+def test_a_panel_without_a_variable_gene_is_refused(open_store, counts, flavor):
+    slide = open_store("S", sparse.csr_array(counts.astype(np.int32)))
+    with pytest.raises(GenePanelError, match="counts must tell which genes vary"):
+        gene_panel([slide], "variable", n_top=5, flavor=flavor)
+
+
+def test_a_gene_that_rounding_alone_varies_is_not_variable(open_store):
+    random = np.random.default_rng(0)
+    counts = random.permuted(np.tile([2, 3, 7, 9], (40, 1)), axis=1)
+    slide = open_store("S", sparse.csr_array(np.hstack([counts, np.full((40, 20), 3)]), dtype="i4"))
+    panel = gene_panel([slide], "variable", n_top=24)
+    assert panel.keys == ("G0", "G1", "G2", "G3")
 
 
 def test_published_panels_are_reproduced(open_store, draw_counts, genes_of):
