@@ -137,6 +137,8 @@ def _most_dispersed(
             ),
         ))  # fmt: skip
     if rule.batches == "slide":
+        if not any(np.isfinite(dispersions.normalized).any() for _, dispersions in found):
+            return np.empty(0, dtype=np.int64)
         known = np.flatnonzero(is_expressed) if rule.expressed_only else np.arange(len(keys))
         batches_of_known = [(kept[known], dispersions) for kept, dispersions in found]
         names = [keys[place] for place in known.tolist()]
