@@ -59,6 +59,7 @@ __all__ = [
     "NotAStoreError",
     "PositionsError",
     "Problem",
+    "SpeciesUnknownWarning",
     "SplitError",
     "SplitSharesWarning",
     "StformatError",
@@ -269,6 +270,10 @@ class ImageCodecWarning(UserWarning):
 
 class StoreChangedWarning(UserWarning):
     """Another tool changed the store after it was committed; what it changed is not verified."""
+
+
+class SpeciesUnknownWarning(UserWarning):
+    """Slides that do not say their species are taken for those of the others."""
 
 
 class CatalogueStaleWarning(UserWarning):

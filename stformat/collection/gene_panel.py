@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -19,13 +19,18 @@ from stformat.collection.documents import (
     read_document,
     write_document,
 )
-from stformat.errors import GenePanelError
+from stformat.errors import GenePanelError, Problem
+from stformat.genes.by_name import columns_by_name
+from stformat.genes.names import GeneNames
 from stformat.genes.vocabulary import GeneVocabulary, first_columns
 from stformat.store.reader import Slide
 
-__all__ = ["GenePanel", "PanelSlide", "measured_digest", "species_of"]
+__all__ = ["GenePanel", "PanelSlide", "measured_digest", "names_in", "species_of"]
 
 type RuleValue = str | int | float | bool | None
+
+_N_TABLES_KEPT = 64
+_N_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +66,7 @@ class GenePanel:
     >>> panel = GenePanel(keys=("ERBB2", "CD4"), names=("ERBB2", "CD4"), species="Homo sapiens",
     ...                   rule={"name": "given"}, vocabulary=SOURCE_KEYS, slides=())
     >>> panel
-    <GenePanel: 2 genes, rule given, 0 slides, digest 0bc82f71d69e>
+    <GenePanel: 2 genes, rule given, 0 slides, digest 4c0b06ccd1ec>
     """
 
     keys: tuple[str, ...]
@@ -82,6 +87,11 @@ class GenePanel:
     slides: tuple[PanelSlide, ...]
     """The slides that the panel was made from."""
 
+    _found: dict[tuple[bytes, str | None], NDArray[np.int64]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """Columns in tables that were looked in: slides of one reference have the same."""
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -101,23 +111,84 @@ class GenePanel:
         Parameters
         ----------
         slide : Slide
-            Bound to the table to look in.
+            Bound to the table to look in. Where it does not say its species, it is taken for one
+            of the panel's.
 
         Returns
         -------
         (n_genes,) ndarray of int64
             Column of each gene in the table, or -1 where the table has none: such a gene was not
-            measured, which is not a count of 0. In a slide of another species no gene is found.
+            measured, which is not a count of 0.
+
+        Raises
+        ------
+        GenePanelError
+            If the slide is of another species, or measures none of the genes; `measured_in` says
+            so without an error.
+
+        Notes
+        -----
+        A gene is found by its key, as `vocabulary` gives it to columns. A panel of slides that
+        have symbols alone finds a gene of a slide with identifiers by its symbol, where one gene
+        of the table bears it and that is no other gene of the panel: of a symbol that several
+        bear, or that is ambiguous in `vocabulary`, none is taken. Under ``"source-keys"`` nothing
+        is found by name.
         """
-        species = species_of(slide)
-        if None not in {species, self.species} and species != self.species:
-            return np.full(len(self), -1, dtype=np.int64)
-        columns, _ = first_columns(self.vocabulary.keys_of(slide.var, species=species))
-        return np.array([columns.get(key, -1) for key in self.keys], dtype=np.int64)
+        columns = self._columns_in(slide)
+        if len(self) and (columns < 0).all():
+            raise GenePanelError(self._not_measured(slide))
+        return columns
 
     def measured_in(self, slide: Slide) -> NDArray[np.bool_]:
         """Return the mask of genes that a slide measures: (n_genes,) bool."""
-        return np.asarray(self.columns_in(slide) >= 0)
+        return np.asarray(self._columns_in(slide) >= 0)
+
+    def _columns_in(self, slide: Slide) -> NDArray[np.int64]:
+        species = species_of(slide)
+        if None not in {species, self.species} and species != self.species:
+            return np.full(len(self), -1, dtype=np.int64)
+        names = names_in(slide)
+        table = names.digest, species
+        columns = self._found.get(table)
+        if columns is None:
+            columns = self._columns_of(names, species or self.species)
+            if len(self._found) >= _N_TABLES_KEPT:
+                self._found.clear()
+            self._found[table] = columns
+        return columns.copy()
+
+    def _columns_of(self, names: GeneNames, species: str | None) -> NDArray[np.int64]:
+        keys = self.vocabulary.keys_of(names, species=species)
+        first, _ = first_columns(keys)
+        columns = np.array([first.get(key, -1) for key in self.keys], dtype=np.int64)
+        if self.vocabulary.kind == "source-keys":
+            return columns
+        unsure = set(self.vocabulary.ambiguous)
+        place_of = {key: place for place, key in enumerate(self.keys) if key not in unsure}
+        symbols = self.vocabulary.symbols_of(names, species=species)
+        named = [
+            (place_of[symbol], first[key])
+            for symbol, key in zip(symbols, keys.tolist(), strict=True)
+            if symbol in place_of
+        ]
+        places, of_names = np.array(named, dtype=np.int64).reshape(-1, 2).T
+        return columns_by_name(columns, places, of_names)
+
+    def _not_measured(self, slide: Slide) -> Problem:
+        species = species_of(slide)
+        if None not in {species, self.species} and species != self.species:
+            found = f"one of {species}, and genes of {self.species}"
+            remedy = "leave it out"
+        else:
+            own = ", ".join(names_in(slide).keys[:_N_SHOWN])
+            found = f"genes such as {own}, and none of {', '.join(self.keys[:_N_SHOWN])}"
+            remedy = (
+                "leave it out, or make the panel with a vocabulary of both kinds of names"
+                if self.vocabulary.kind == "genes"
+                else "leave it out, or make the panel without vocabulary='source-keys'"
+            )
+        expected = "a slide must measure a gene of the panel to be read by it"
+        return Problem("gene-panel.not-measured", slide.slide_id, expected, found, remedy)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the panel as JSON, atomically.
@@ -181,6 +252,11 @@ def measured_digest(measured: NDArray[np.bool_]) -> str:
     return hashlib.sha256(np.packbits(measured).tobytes()).hexdigest()
 
 
+def names_in(slide: Slide) -> GeneNames:
+    """Read what the columns of the table that a slide is bound to are called."""
+    return slide.opened.table(slide.counts.table).read_gene_names()
+
+
 def species_of(slide: Slide) -> str | None:
     """Return the scientific name of a slide's species, or the text of its source."""
     known = slide.metadata
@@ -202,6 +278,7 @@ class _VocabularyDocument(Document):
     version: str
     ids: dict[str, str]
     ambiguous: list[str]
+    sha256: str
 
 
 class _PanelDocument(Document):

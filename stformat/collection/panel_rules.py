@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from stformat.collection.count_blocks import SlideOpener
-from stformat.collection.gene_panel import GenePanel, RuleValue, species_of
+from stformat.collection.gene_lists import GeneLists, ListedSlide
+from stformat.collection.gene_panel import GenePanel, RuleValue
 from stformat.collection.slide_genes import SlideGenes
 from stformat.collection.variable_genes import (
     CountSource,
@@ -23,7 +25,7 @@ from stformat.collection.variable_genes import (
     VariableRule,
     variable_genes,
 )
-from stformat.errors import GenePanelError, Problem
+from stformat.errors import GenePanelError, Problem, SpeciesUnknownWarning
 from stformat.genes.vocabulary import SOURCE_KEYS, GeneVocabulary
 from stformat.store.reader import Slide
 from stformat.store.row_index import RowIndex, row_positions
@@ -64,7 +66,8 @@ def gene_panel(
     vocabulary : GeneVocabulary or "source-keys", optional
         What tells that two columns are the same gene. By default what the slides' own tables say:
         a symbol that stands beside an identifier in one of them means that identifier in all.
-        ``"source-keys"`` compares the keys as the sources spell them.
+        One of another species than the slides is refused. ``"source-keys"`` compares the keys as
+        the sources spell them.
     n_top : int, optional
         Under ``"variable"``: how many genes.
     flavor : {"seurat", "cell_ranger", "pearson_residuals"}, default: "seurat"
@@ -91,21 +94,32 @@ def gene_panel(
     Raises
     ------
     GenePanelError
-        If there is no slide, an identifier repeats, slides are of several species, no gene is
-        left, a gene of `genes` is measured nowhere, `rows` are not rows of the slides, or the
-        arguments do not fit the rule.
+        If there is no slide, an identifier repeats, slides or vocabulary are of several species, no
+        gene is left, a gene of `genes` is measured nowhere or its symbol means several, `rows` are
+        not rows of the slides, or the arguments do not fit the rule.
     CorruptStoreError
         If a chunk is missing or damaged.
+
+    Warns
+    -----
+    SpeciesUnknownWarning
+        If some slides say their species and others do not: these are taken for the same.
 
     Notes
     -----
     A gene that a table has several columns of is read from the first of them; how many columns
     were passed over stands in the panel.
 
-    ``"variable"`` reads the slides as a stream, one or two times; memory is some MiB, and 8 bytes
-    a row. Flavours ``seurat`` and ``cell_ranger`` choose what `scanpy.pp.highly_variable_genes`
+    Names of genes are read once from each slide. Memory is some 500 bytes for each different way
+    of calling a gene, and 12 bytes a column of each different list of columns: slides that were
+    made with one reference have the same.
+
+    ``"variable"`` reads the counts as a stream, one or two times, in some MiB and 8 bytes a row.
+    Flavours ``seurat`` and ``cell_ranger`` choose what `scanpy.pp.highly_variable_genes`
     does of counts that went through `normalize_total` and `log1p` in float64; where several genes
-    share the last place all of them are taken, as there. ``pearson_residuals`` chooses what
+    share the last place all of them are taken, as there. A variance within the error of rounding
+    is 0, and such a gene does not vary: which of these, or of genes with the same counts, scanpy
+    takes is left to rounding. ``pearson_residuals`` chooses what
     `scanpy.experimental.pp.highly_variable_genes` does; of several batches each is clipped by its
     own number of rows.
 
@@ -144,9 +158,9 @@ def gene_panel(
     _check_arguments(rule, genes=genes, how=how)
     if rows is not None and how is None:
         raise _refused("rows", "rows go with rule 'variable'", f"some with {rule!r}")
-    openers = [_opener(slide) for slide in slides]
-    species = _common_species(openers)
-    known = SlideGenes.read(openers, _vocabulary(openers, vocabulary, species))
+    lists = GeneLists.read(_opener(slide) for slide in slides)
+    species = _common_species(lists)
+    known = SlideGenes(lists, _vocabulary(lists, vocabulary, species), species=species)
     recorded: dict[str, RuleValue] = {"name": rule}
     if rule == "union":
         codes = np.arange(len(known.keys))
@@ -156,7 +170,7 @@ def gene_panel(
         codes = _shared(known)
     if how is not None:
         recorded |= asdict(how)
-        codes = _variable(known, codes, how, _positions(openers, rows or {}))
+        codes = _variable(known, codes, how, _positions(lists.slides, rows or {}))
     return known.panel(codes, species=species, rule=recorded)
 
 
@@ -166,22 +180,17 @@ def _opener(slide: Slide | Callable[[], Slide]) -> SlideOpener:
     return slide
 
 
-def _common_species(openers: list[SlideOpener]) -> str | None:
+def _common_species(lists: GeneLists) -> str | None:
     """Return the species of the slides; refuse what makes no panel."""
-    if not openers:
+    if not lists.slides:
         raise _refused("slides", "a panel needs one slide at least", "none")
-    ids: list[str] = []
-    found: set[str] = set()
-    for opened in openers:
-        with opened() as slide:
-            ids.append(slide.slide_id)
-            species = species_of(slide)
-            found |= set() if species is None else {species}
-    repeated = sorted(name for name, n in Counter(ids).items() if n > 1)
+    ids = Counter(slide.slide_id for slide in lists.slides)
+    repeated = sorted(name for name, n in ids.items() if n > 1)
     if repeated:
         raise _refused(
             "slides", "slides must have different identifiers", f"several {', '.join(repeated)}"
         )
+    found = {slide.species for slide in lists.slides if slide.species is not None}
     if len(found) > 1:
         raise _refused(
             "slides",
@@ -189,7 +198,21 @@ def _common_species(openers: list[SlideOpener]) -> str | None:
             ", ".join(sorted(found)),
             'choose one, as with collection.where(species="human")',
         )
-    return next(iter(found), None)
+    species = next(iter(found), None)
+    unknown = [slide.slide_id for slide in lists.slides if slide.species is None]
+    if species is not None and unknown:
+        warnings.warn(
+            f"{_shown(unknown)}: no species is known, and genes are taken for those of {species}; "
+            "convert with the species given, or leave these slides out",
+            SpeciesUnknownWarning,
+            stacklevel=3,
+        )
+    return species
+
+
+def _shown(names: list[str]) -> str:
+    rest = f" and {len(names) - _N_SHOWN} more" if len(names) > _N_SHOWN else ""
+    return f"{', '.join(names[:_N_SHOWN])}{rest}"
 
 
 def _check_arguments(rule: str, *, genes: Iterable[str] | None, how: VariableRule | None) -> None:
@@ -220,17 +243,23 @@ def _check_arguments(rule: str, *, genes: Iterable[str] | None, how: VariableRul
 
 
 def _vocabulary(
-    openers: list[SlideOpener],
+    lists: GeneLists,
     vocabulary: GeneVocabulary | Literal["source-keys"] | None,
     species: str | None,
 ) -> GeneVocabulary:
     if vocabulary is None:
-        return GeneVocabulary.from_tables(_tables(openers), species=species)
+        return GeneVocabulary.from_tables([lists.names], species=species)
     if vocabulary == "source-keys":
         return SOURCE_KEYS
     if not isinstance(vocabulary, GeneVocabulary):
         raise _refused(
             "vocabulary", "a GeneVocabulary or 'source-keys' is needed", repr(vocabulary)
+        )
+    if None not in {species, vocabulary.species} and species != vocabulary.species:
+        raise _refused(
+            "vocabulary",
+            f"the slides are of {species}, and a vocabulary must be of the same species",
+            f"one of {vocabulary.species}",
         )
     return vocabulary
 
@@ -244,15 +273,16 @@ def _whole_number(n_top: int) -> int:
 
 
 def _positions(
-    openers: list[SlideOpener], rows: Mapping[str, RowIndex]
+    slides: Sequence[ListedSlide], rows: Mapping[str, RowIndex]
 ) -> dict[str, NDArray[np.int64]]:
     """Return the rows that count of each slide that is named, ascending."""
     found: dict[str, NDArray[np.int64]] = {}
-    for opened in openers if rows else ():
-        with opened() as slide:
-            name, n_obs = slide.slide_id, slide.n_obs
+    for listed in slides:
+        name = listed.slide_id
         if name not in rows:
             continue
+        with listed.opened() as slide:
+            n_obs = slide.n_obs
         try:
             found[name] = np.sort(row_positions(rows[name], n_obs))
         except IndexError as error:
@@ -262,15 +292,9 @@ def _positions(
             raise _refused("rows", f"rows of {name} must be named once", "one several times")
     unknown = sorted(set(rows) - set(found))
     if unknown:
-        shown = ", ".join(unknown[:_N_SHOWN])
-        raise _refused("rows", "rows go with the identifier of a slide", f"{shown}, which none has")
+        found_none = f"{_shown(unknown)}, which none has"
+        raise _refused("rows", "rows go with the identifier of a slide", found_none)
     return found
-
-
-def _tables(openers: list[SlideOpener]) -> Iterator[pd.DataFrame]:
-    for opened in openers:
-        with opened() as slide:
-            yield slide.var
 
 
 def _shared(known: SlideGenes) -> NDArray[np.int64]:
@@ -291,14 +315,14 @@ def _given(genes: Iterable[str], known: SlideGenes) -> NDArray[np.int64]:
     for gene in genes:
         code = known.find(gene)
         if code is None:
-            is_ambiguous = gene in known.vocabulary.ambiguous
-            unknown.append(f"{gene} (which means several)" if is_ambiguous else gene)
+            means_several = known.is_ambiguous(gene)
+            unknown.append(f"{gene} (which means several)" if means_several else gene)
         else:
             codes.append(code)
     if unknown:
-        shown = ", ".join(unknown[:_N_SHOWN])
-        rest = f" and {len(unknown) - _N_SHOWN} more" if len(unknown) > _N_SHOWN else ""
-        raise _refused("genes", "a gene must be measured in one slide", f"{shown}{rest} in none")
+        raise _refused(
+            "genes", "a gene must be measured in one slide", f"{_shown(unknown)} in none"
+        )
     repeated = [known.keys[code] for code, n in Counter(codes).items() if n > 1]
     if repeated or not codes:
         found = f"several that mean {', '.join(repeated[:_N_SHOWN])}" if repeated else "none"
@@ -315,7 +339,7 @@ def _variable(
     sources = [
         CountSource(
             opened=slide.opened,
-            columns=known.columns_of(slide, codes),
+            columns=partial(known.columns_of, slide, codes),
             rows=rows.get(slide.slide_id),
         )
         for slide in known.slides

@@ -41,7 +41,7 @@ def residual_variances(
     Returns
     -------
     (n_genes,) ndarray of float64
-        Variance over rows, with ``n``; 0 of a gene without counts.
+        Variance over rows, with ``n``; NaN of a gene without counts, which has no residuals.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def residual_variances(
             residuals = _residuals(counts, share, clip)
             sums += residuals.sum(axis=0)
             squares += np.square(residuals).sum(axis=0)
-    variances = np.zeros(n_genes)
+    variances = np.full(n_genes, np.nan)
     variances[expressed] = squares / state.n_obs - np.square(sums / state.n_obs)
     return variances
 
@@ -89,20 +89,24 @@ def most_variable(variances: Iterable[NDArray[np.float64]], n_top: int) -> NDArr
     Returns
     -------
     (k,) ndarray of int64
-        Places of genes: by the number of batches that have them among their own first `n_top`,
-        most first; then by the median of their ranks there; then as they come.
+        Places of genes that have a variance in any batch: by the number of batches that have them
+        among their own first `n_top`, most first; then by the median of their ranks there; then as
+        they come.
 
     Examples
     --------
     >>> most_variable([np.array([1.0, 9.0, 4.0]), np.array([2.0, 1.0, 5.0])], 2)
     array([2, 1])
     """
-    ranks = np.array([np.argsort(np.argsort(-each, kind="stable")) for each in variances])
-    is_top = ranks < n_top
+    every = np.array(list(variances))
+    # NaN comes last.
+    ranks = np.argsort(np.argsort(-every, axis=1, kind="stable"), axis=1)
+    is_top = (ranks < n_top) & ~np.isnan(every)
     n_batches = is_top.sum(axis=0)
     median = np.ma.median(np.ma.masked_array(ranks, mask=~is_top), axis=0)
     order = np.lexsort([np.ma.filled(median.astype(np.float64), np.inf), -n_batches])
-    return order[:n_top].astype(np.int64)
+    has_variance = ~np.isnan(every).all(axis=0)
+    return order[has_variance[order]][:n_top].astype(np.int64)
 
 
 def _dense(

@@ -7,7 +7,7 @@ Flavours ``seurat`` and ``cell_ranger`` are those of `scanpy.pp.highly_variable_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -61,8 +61,8 @@ class CountSource:
     opened: SlideOpener
     """Opens the slide, bound to a table, as often as it is to be read."""
 
-    columns: NDArray[np.int64]
-    """(n_genes,) column of each gene, or -1."""
+    columns: Callable[[], NDArray[np.int64]]
+    """Returns the (n_genes,) column of each gene, or -1."""
 
     rows: NDArray[np.int64] | None
     """(m,) positions of the rows that count, or None for all."""
@@ -70,7 +70,7 @@ class CountSource:
     def blocks(self, *, expressed_only: bool) -> Iterator[CountBlock]:
         """Read the counts, block after block."""
         with self.opened() as slide:
-            for block in iter_blocks(slide, self.columns, rows=self.rows):
+            for block in iter_blocks(slide, self.columns(), rows=self.rows):
                 yield block.without_empty_rows() if expressed_only else block
 
 
@@ -97,7 +97,7 @@ def variable_genes(
     Raises
     ------
     ValueError
-        If there are too few rows or genes to compare.
+        If there are too few rows or genes to compare, or none varies.
 
     Notes
     -----
@@ -106,11 +106,22 @@ def variable_genes(
     """
     batches = [sources] if rule.batches == "together" else [[source] for source in sources]
     if rule.flavor == "pearson_residuals":
-        return most_variable(
-            (residual_variances(partial(_nonempty_blocks, batch), len(keys)) for batch in batches),
-            rule.n_top,
+        variances = (
+            residual_variances(partial(_nonempty_blocks, batch), len(keys)) for batch in batches
         )
+        found = most_variable(variances, rule.n_top)
+    else:
+        found = _most_dispersed(batches, keys, rule)
+    if not len(found):
+        raise ValueError("variable genes need several that differ in how they vary, got too few")
+    return found
+
+
+def _most_dispersed(
+    batches: Sequence[Sequence[CountSource]], keys: Sequence[str], rule: VariableRule
+) -> NDArray[np.int64]:
     moments = _batch_moments(batches, len(keys), rule)
+    is_expressed = np.any([mean > 0 for mean, _ in moments], axis=0)
     found: list[tuple[NDArray[np.bool_], Dispersions]] = []
     for mean, variance in moments:
         is_kept = np.ones(len(keys), dtype=np.bool_)
@@ -126,7 +137,12 @@ def variable_genes(
             ),
         ))  # fmt: skip
     if rule.batches == "slide":
-        return np.flatnonzero(variable_in_batches(found, keys, rule.n_top))
+        if not any(np.isfinite(dispersions.normalized).any() for _, dispersions in found):
+            return np.empty(0, dtype=np.int64)
+        known = np.flatnonzero(is_expressed) if rule.expressed_only else np.arange(len(keys))
+        batches_of_known = [(kept[known], dispersions) for kept, dispersions in found]
+        names = [keys[place] for place in known.tolist()]
+        return known[variable_in_batches(batches_of_known, names, rule.n_top)]
     ((is_kept, dispersions),) = found
     return np.flatnonzero(is_kept)[variable_top(dispersions.normalized, rule.n_top)]
 
@@ -170,7 +186,10 @@ def _moments(
             state = kernels.gene_moments(values, block.indices, block.indptr, n_genes, state=state)
     if state is None or state.n_obs < 2:
         raise ValueError("variable genes need two rows with counts at least, got fewer")
-    return state.mean, state.variance
+    mean, variance = state.mean, state.variance
+    # Below the bound of rounding that `gene_moments` states, values that differ cannot be told.
+    rounding = 3 * state.n_obs * 2.0**-53 * (variance + np.square(mean))
+    return mean, np.where(variance <= rounding, 0.0, variance)
 
 
 def _totals(

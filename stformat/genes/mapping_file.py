@@ -32,9 +32,10 @@ def read_vocabulary(
         rows where one of the two is empty are of no use and passed over), or identifiers by
         symbol.
     species : str, optional
-        Scientific name of the species; slides of another one are not looked up.
+        The species, scientific or common name; a panel of slides of another one is refused.
     version : str, optional
-        Name of this version, recorded in panels; by default the first digits of its digest.
+        Name of this version, recorded in panels beside the digest of the content; by default the
+        first digits of that.
 
     Returns
     -------

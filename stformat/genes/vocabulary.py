@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.genes.keys import parse_ensembl, split_genome
+from stformat.genes.names import GeneNames
+from stformat.terms.tables import species_term
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +28,13 @@ _SPECIES_OF_GENOME = (
     (re.compile(r"rn\d+|Rnor.*|GRCr\d+|mRatBN.*"), "Rattus norvegicus"),
     (re.compile(r"danRer\d+|GRCz\d+"), "Danio rerio"),
     (re.compile(r"susScr\d+|Sscrofa.*"), "Sus scrofa"),
+)
+_SPECIES_OF_ID = (
+    ("ENSG0", "Homo sapiens"),
+    ("ENSMUSG", "Mus musculus"),
+    ("ENSRNOG", "Rattus norvegicus"),
+    ("ENSDARG", "Danio rerio"),
+    ("ENSSSCG", "Sus scrofa"),
 )
 _LENGTH_OF_VERSION = 12
 
@@ -56,13 +65,24 @@ class GeneVocabulary:
     """Species of the symbols, by its scientific name; None where it is not known."""
 
     version: str
-    """Name of this version; by default the first digits of the digest of the content."""
+    """Name of this version; by default the first digits of the digest of the content. Two contents
+    may bear one name: `sha256` tells them apart."""
 
     ids: Mapping[str, str]
     """Identifier of each symbol that means one gene."""
 
     ambiguous: tuple[str, ...] = ()
     """Symbols that mean several genes, ascending."""
+
+    sha256: str = ""
+    """Digest of species, identifiers and ambiguous symbols of the whole vocabulary, also where
+    this is a part of it; empty of one that has no content of its own."""
+
+    def __post_init__(self) -> None:
+        """Take the content for the whole where nothing else is said."""
+        if self.kind == "genes" and not self.sha256:
+            whole = _digest(self.species, self.ids, self.ambiguous)
+            object.__setattr__(self, "sha256", whole)
 
     @classmethod
     def from_pairs(
@@ -80,7 +100,7 @@ class GeneVocabulary:
             A symbol and an identifier, in any order and with repetitions; versions of Ensembl
             identifiers and genomes before symbols are left out.
         species : str, optional
-            Scientific name of the species.
+            The species, scientific or common name.
         version : str, optional
             Name of this version.
 
@@ -89,53 +109,64 @@ class GeneVocabulary:
         GeneVocabulary
             The same whatever the order of `pairs`.
         """
+        species = _scientific(species)
         found: dict[str, set[str]] = {}
         for symbol, gene_id in pairs:
             name = split_genome(symbol)[1]
             found.setdefault(name, set()).add(parse_ensembl(gene_id) or gene_id)
         ids = {name: next(iter(found[name])) for name in sorted(found) if len(found[name]) == 1}
         ambiguous = tuple(name for name in sorted(found) if len(found[name]) > 1)
+        sha256 = _digest(species, ids, ambiguous)
         return cls(
             species=species,
-            version=version or _digest(species, ids, ambiguous)[:_LENGTH_OF_VERSION],
+            version=version or sha256[:_LENGTH_OF_VERSION],
             ids=MappingProxyType(ids),
             ambiguous=ambiguous,
+            sha256=sha256,
         )
 
     @classmethod
     def from_tables(
-        cls, tables: Iterable[pd.DataFrame], *, species: str | None = None
+        cls, tables: Iterable[pd.DataFrame | GeneNames], *, species: str | None = None
     ) -> GeneVocabulary:
         """Make a vocabulary of what tables say of their own genes.
 
         Parameters
         ----------
-        tables : iterable of DataFrame
+        tables : iterable of DataFrame or GeneNames
             ``var`` of slides, all of one species: columns gene_id, gene_name and genome.
         species : str, optional
-            Scientific name of the species.
+            The species, scientific or common name.
 
         Returns
         -------
         GeneVocabulary
-            Every symbol that stands beside an identifier somewhere.
+            Every symbol that stands beside an identifier somewhere; not those of genes that by
+            their genome or their identifier are of another species.
         """
+        home = _scientific(species)
         pairs: set[tuple[str, str]] = set()
-        for var in tables:
-            for gene_id, name, genome in zip(*_texts(var), strict=True):
-                if gene_id is not None and name is not None and not _is_foreign(genome, species):
+        for table in tables:
+            names = _names(table)
+            rows = zip(names.gene_id, names.gene_name, names.genome, strict=True)
+            for gene_id, name, genome in rows:
+                if gene_id is None or name is None or _is_foreign(genome, home):
+                    continue
+                if home is None or _species_of_id(gene_id) in {None, home}:
                     pairs.add((name, gene_id))
-        return cls.from_pairs(pairs, species=species)
+        return cls.from_pairs(pairs, species=home)
 
-    def keys_of(self, var: pd.DataFrame, *, species: str | None = None) -> NDArray[np.object_]:
+    def keys_of(
+        self, var: pd.DataFrame | GeneNames, *, species: str | None = None
+    ) -> NDArray[np.object_]:
         """Return the key of each column of a table.
 
         Parameters
         ----------
-        var : DataFrame
+        var : DataFrame or GeneNames
             Columns of the table: index of source's keys, columns gene_id, gene_name and genome.
         species : str, optional
-            Scientific name of the species of the slide.
+            The species of the slide, scientific or common name.
 
         Returns
         -------
@@ -152,26 +183,55 @@ class GeneVocabulary:
         >>> vocabulary.keys_of(var, species="Homo sapiens").tolist()
         ['ENSG00000141736', 'mm10_Erbb2', 'ENSG00000141736']
         """
+        names = _names(var)
+        keys = np.empty(len(names), dtype=object)
         if self.kind == "source-keys":
-            return np.array(var.index, dtype=object)
-        home = species or self.species
-        knows = self.species is None or home is None or home == self.species
-        ids = self.ids if knows else {}
-        keys = np.empty(len(var), dtype=object)
-        columns = zip(var.index, *_texts(var), strict=True)
-        for column, (own, gene_id, name, genome) in enumerate(columns):
+            keys[:] = names.keys
+            return keys
+        home = self._home(species)
+        ids = self.ids if self.species is None or home == self.species else {}
+        symbols = self.symbols_of(names, species=species)
+        columns = zip(names.keys, names.gene_id, symbols, strict=True)
+        for column, (own, gene_id, symbol) in enumerate(columns):
             if gene_id is not None:
                 keys[column] = parse_ensembl(gene_id) or gene_id
-            elif name is None:
-                keys[column] = own
-            elif _is_foreign(genome, home):
-                keys[column] = f"{genome}_{name}"
             else:
-                keys[column] = ids.get(name, name)
+                keys[column] = own if symbol is None else ids.get(symbol, symbol)
         return keys
 
+    def symbols_of(
+        self, var: pd.DataFrame | GeneNames, *, species: str | None = None
+    ) -> list[str | None]:
+        """Return the symbol that a table has for each column, whether it has an identifier or not.
+
+        Parameters
+        ----------
+        var : DataFrame or GeneNames
+            See `keys_of`.
+        species : str, optional
+            See `keys_of`.
+
+        Returns
+        -------
+        list of str or None
+            Symbols, with the genome before those of another species; None where there is none.
+        """
+        names = _names(var)
+        home = self._home(species)
+        foreign = {genome for genome in set(names.genome) if _is_foreign(genome, home)}
+        if not foreign:
+            return names.gene_name
+        return [
+            f"{genome}_{name}" if name is not None and genome in foreign else name
+            for name, genome in zip(names.gene_name, names.genome, strict=True)
+        ]
+
+    def _home(self, species: str | None) -> str | None:
+        """Return the species of a slide, that of the symbols where it is not known."""
+        return _scientific(species) or self.species
+
     def restricted_to(self, keys: Iterable[str]) -> GeneVocabulary:
-        """Return what of the vocabulary is needed to find some genes; its version stays."""
+        """Return what of the vocabulary is needed to find some genes; version and digest stay."""
         wanted = set(keys)
         return GeneVocabulary(
             kind=self.kind,
@@ -179,6 +239,7 @@ class GeneVocabulary:
             version=self.version,
             ids=MappingProxyType({name: key for name, key in self.ids.items() if key in wanted}),
             ambiguous=tuple(name for name in self.ambiguous if name in wanted),
+            sha256=self.sha256,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -189,6 +250,7 @@ class GeneVocabulary:
             "version": self.version,
             "ids": dict(self.ids),
             "ambiguous": list(self.ambiguous),
+            "sha256": self.sha256,
         }
 
     @classmethod
@@ -200,6 +262,7 @@ class GeneVocabulary:
             version=value["version"],
             ids=MappingProxyType(dict(value["ids"])),
             ambiguous=tuple(value["ambiguous"]),
+            sha256=value["sha256"],
         )
 
 
@@ -252,10 +315,18 @@ def _is_foreign(genome: str | None, species: str | None) -> bool:
     return of_genome is not None and species is not None and of_genome != species
 
 
-def _texts(var: pd.DataFrame) -> tuple[list[str | None], ...]:
-    """Return gene_id, gene_name and genome of each column, None where missing."""
-    columns = (var[name].astype(object) for name in ("gene_id", "gene_name", "genome"))
-    return tuple(column.where(column.notna(), None).tolist() for column in columns)
+def _species_of_id(gene_id: str) -> str | None:
+    return next((name for start, name in _SPECIES_OF_ID if gene_id.startswith(start)), None)
+
+
+def _scientific(species: str | None) -> str | None:
+    """Return the scientific name of a species, or the text where it is not among the terms."""
+    term = None if species is None else species_term(species)
+    return species if term is None else term.name
+
+
+def _names(table: pd.DataFrame | GeneNames) -> GeneNames:
+    return table if isinstance(table, GeneNames) else GeneNames.from_frame(table)
 
 
 def _digest(species: str | None, ids: Mapping[str, str], ambiguous: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stformat import kernels
 from stformat.errors import BarcodeLookupError, CorruptStoreError, Problem
 from stformat.genes.lookup import GeneIndex
+from stformat.genes.names import GeneNames
 from stformat.kernels._arguments import result
 from stformat.metadata.stformat_v0_1 import TableAttributes
 from stformat.store.arrays import ArrayReader
@@ -69,6 +70,12 @@ class SlideTable:
     def gene_index(self) -> GeneIndex:
         """The genes, to be found by key, identifier or name."""
         return self._genes.index
+
+    def read_gene_names(self) -> GeneNames:
+        """Read what the columns are called, without loading `var`; it is not kept."""
+        if "var" in self.__dict__:
+            return GeneNames.from_frame(self.var)
+        return self._genes.read_names()
 
     @cached_property
     def counts(self) -> CountsReader:
@@ -244,15 +251,27 @@ class _TableGenes:
     @cached_property
     def index(self) -> GeneIndex:
         """The genes, to be found by key, identifier or name."""
-        names = (_index_name(self._store, self._path), "gene_id", "gene_name")
-        columns = [read_text(self._store, f"{self._path}/{name}").tolist() for name in names]
-        for name, column in zip(names, columns, strict=True):
-            if len(column) != self._n_vars:
-                raise _corrupt(f"{self._path}/{name}", f"{self._n_vars} genes", f"{len(column)}")
+        columns = [self._text(name) for name in (None, "gene_id", "gene_name")]
         try:
             return GeneIndex(*columns)
         except ValueError as error:
             raise _corrupt(self._path, "the keys of genes must be unique", str(error)) from error
+
+    def read_names(self) -> GeneNames:
+        """Read what the columns are called."""
+        keys = self._text(None)
+        if None in keys:
+            raise _corrupt(self._path, "every gene must have a key", "one without")
+        gene_id, gene_name, genome = map(self._text, ("gene_id", "gene_name", "genome"))
+        return GeneNames(keys=keys, gene_id=gene_id, gene_name=gene_name, genome=genome)
+
+    def _text(self, name: str | None) -> list[Any]:
+        """Read a column of `var` as text, or its index."""
+        name = _index_name(self._store, self._path) if name is None else name
+        column: list[Any] = read_text(self._store, f"{self._path}/{name}").tolist()
+        if len(column) != self._n_vars:
+            raise _corrupt(f"{self._path}/{name}", f"{self._n_vars} genes", f"{len(column)}")
+        return column
 
 
 def _index_name(store: CommittedStore, path: str) -> str:

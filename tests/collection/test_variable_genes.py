@@ -157,6 +157,47 @@ def test_rows_that_do_not_count_are_not_read(slides, matrices):
     assert list(panel.keys) == by_scanpy([matrices[0][mask]], n_top=20, target_sum=None, **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"batches": "slide"}, {"flavor": "pearson_residuals"}, {"flavor": "cell_ranger"},
+     {"batches": "slide", "flavor": "cell_ranger"},
+     {"batches": "slide", "flavor": "pearson_residuals"}],
+)  # fmt: skip
+def test_genes_without_any_count_are_left_out(slides, matrices, options):
+    counts = sum(np.asarray(matrix.sum(axis=0)) for matrix in matrices)
+    panel = gene_panel(slides, "variable", n_top=10 * N_GENES, **options)
+    assert not {"G7"} & set(panel.keys)
+    assert len(panel) <= np.count_nonzero(counts)
+    if options.get("flavor") != "cell_ranger":
+        assert len(panel) == np.count_nonzero(counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "flavor"),
+    [
+        pytest.param(np.full((20, 30), 3), "seurat", id="constant genes"),
+        pytest.param(np.full((20, 30), 3), "cell_ranger", id="constant genes, bins of number"),
+        pytest.param(np.arange(1, 31)[:, None], "seurat", id="one gene"),
+        pytest.param(np.arange(1, 61).reshape(30, 2), "cell_ranger", id="two genes"),
+        pytest.param(np.arange(1, 91).reshape(30, 3), "cell_ranger", id="three genes"),
+    ],
+)
+@pytest.mark.parametrize("batches", ["together", "slide"])
+def test_a_panel_without_a_variable_gene_is_refused(open_store, counts, flavor, batches):
+    slide = open_store("S", sparse.csr_array(counts.astype(np.int32)))
+    with pytest.raises(GenePanelError, match="counts must tell which genes vary"):
+        gene_panel([slide], "variable", n_top=5, flavor=flavor, batches=batches)
+
+
+def test_a_gene_that_rounding_alone_varies_is_not_variable(open_store):
+    random = np.random.default_rng(0)
+    counts = random.permuted(np.tile([2, 3, 7, 9], (20, 1)), axis=1)
+    # Each 3 is a thirtieth of its row.
+    slide = open_store("S", sparse.csr_array(np.hstack([counts, np.full((20, 23), 3)]), dtype="i4"))
+    panel = gene_panel([slide], "variable", n_top=24)
+    assert panel.keys == ("G0", "G1", "G2", "G3")
+
+
 def test_published_panels_are_reproduced(open_store, draw_counts, genes_of):
     """The scripts of STimage-1K4M, on data frames, as published but for columns that they mix."""
     names = [[f"G{k}" for k in range(start, start + 200)] for start in (0, 40)]
