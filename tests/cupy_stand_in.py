@@ -24,11 +24,9 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 N_DEVICES = 2
 GARBAGE = 0xA5
 LEGACY, PER_THREAD = 0, 2
-MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
-MOST_THREADS = 1024
+MOST_BLOCKS, MOST_THREADS = (2**31 - 1, 65_535, 65_535), 1024
 
-compile_source = None
-"""Compiles a source with options, as `cuda_as_cpp.Compiler` does; set by whoever loads this."""
+compile_source = None  # set by whoever loads this, to what works as `cuda_as_cpp.Compiler`
 
 
 class CUDARuntimeError(RuntimeError):
