@@ -62,12 +62,12 @@ def sample_runs(
 
     Examples
     --------
-    >>> deep, shallow = [900, 840, 700, 610, 600], [3, 2, 1, 1, 1]
+    >>> deep, shallow = [900, 840, 700, 610, 1], [3, 2, 1, 1, 1]
     >>> indptr = np.array([0, 5, 10])
     >>> sample = sample_runs(np.array(deep + shallow), indptr)
     >>> mixed = sample_runs(np.array([2, 1, 3, 1, 1] + deep[::-1]), indptr)
     >>> len(sample), np.array_equal(sample, mixed)
-    (2, True)
+    (3, True)
     """
     values = _largest_values(data, indptr, unit, run_bits)
     steps = np.log2(1.0 + (values[:, :-1] - values[:, 1:]))
