@@ -17,7 +17,10 @@ MODULES = sorted(
     for path in ROOT.glob("stformat/**/*.py")
 )
 # Modules that cannot be imported without an extra.
-EXTRA_OF = {"stformat.loader.torch_dataset": "torch"}
+EXTRA_OF = {
+    "stformat.loader.torch_dataset": "torch",
+    "stformat.loader.torch_passes": "torch",
+}
 README = (ROOT / "README.md").read_text()
 
 
