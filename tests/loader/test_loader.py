@@ -111,7 +111,8 @@ def test_a_batch_is_cut_out_of_a_group_in_one_call(paths, monkeypatch):
         kernels, "gather_windows", lambda *of: calls.append(len(of[1])) or gather_windows(*of)
     )
     loader = load(paths, buffer_bytes=2**27)
-    assert [len(batch["row"]) for batch in loader] == calls
+    # Batches are made side by side, in any order.
+    assert sorted(len(batch["row"]) for batch in loader) == sorted(calls)
     calls.clear()
     few = load(paths, buffer_bytes=400_000)
     assert sum(len(batch["row"]) for batch in few) == sum(calls) == N_ROWS
