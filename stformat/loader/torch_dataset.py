@@ -157,9 +157,11 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
         epoch = self._passes.next_epoch(
             owner=os.getpid(), n_set=self._n_set, epoch=self.loader.epoch
         )
-        if epoch != self.loader.epoch:  # workers have read what was next here
+        # Workers have read what was next here, or a pass was left before its end: from here on the
+        # state is that of the new one.
+        if epoch != self.loader.epoch or self.loader.state_dict()["epoch"] != epoch:
             self.loader.set_epoch(epoch)
-        return map(_to_tensors, self.loader.iter_share())
+        return self._iter_whole()
 
     @property
     def loader(self) -> BatchSource:
@@ -243,6 +245,10 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
             self._has_begun_in_worker = True
         if epoch != self.loader.epoch:  # else the batch where it stood is kept
             self.loader.set_epoch(epoch)
+
+    def _iter_whole(self) -> Iterator[dict[str, Any]]:
+        # StatefulDataLoader makes an iterator that it takes nothing from: that is no pass.
+        yield from map(_to_tensors, self.loader.iter_share())
 
     def _iter_part(self, worker: int, n_workers: int) -> Iterator[dict[str, Any]]:
         epoch = self.loader.epoch
