@@ -145,6 +145,14 @@ class Group:
             "batch_index": self.plan.first_batch + number,
         }
 
+    def apart(self, batch: Batch, output: Output) -> Batch:
+        """Return a batch, of `batch`, that does not keep the memory of the group."""
+        if output.dtype is not None or not isinstance(self.pixels, PlacedTiles):
+            return batch
+        tiles = output.empty(batch["tile"].shape, batch["tile"].dtype)
+        np.copyto(tiles, batch["tile"])
+        return batch | {"tile": tiles}
+
     def _changes(self, chosen: NDArray[np.int64], output: Output) -> Changes | None:
         if output.augment is None:
             return None

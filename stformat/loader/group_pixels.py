@@ -87,7 +87,7 @@ class PlacedTiles:
         )
 
     def batch(self, first: int, chosen: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the tiles of a batch, which begins at place `first` of the order."""
+        """Return the tiles of a batch, which begins at place `first` of the order: a view."""
         return self._tiles[first : first + len(chosen)]
 
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["TileLoader"]
 
 BUFFER_BYTES = 2**30
-"""Default size of three groups: one drawn from, one being read, one whose last batch is in use."""
+"""Default size of two groups, one drawn from and one being read, and the batches beside."""
 
 
 class TileLoader:
@@ -58,9 +58,9 @@ class TileLoader:
     - ``epoch`` and ``batch_index``, int.
 
     Rows of a slide are read in blocks of neighbours, so that a chunk is decoded once for a block.
-    Blocks of all slides are permuted and cut into groups, three of which, with a batch of each, fit
-    `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes more places and
-    slides in a batch. Each row comes once an epoch, unless `weights` are given.
+    Blocks of all slides are permuted and cut into groups, two of which, with the batches that are
+    there at once, fit `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes
+    more places and slides in a batch. Each row comes once an epoch, unless `weights` are given.
 
     Parameters
     ----------
@@ -105,11 +105,11 @@ class TileLoader:
     augment : Augmentation, optional
         Random changes of tiles.
     buffer_bytes : int, default: 1 GiB
-        Memory of three groups and three batches: one is drawn from, one is read, and of one the
-        last batch may still be in use, for its tiles may be a view of the memory of their group. A
-        loader takes ``(max(1, workers) + 2) / 3`` times as much, and at most 512 MiB beside;
-        batches that are kept take more, and so do three that, with their rows in memory, are
-        larger. It keeps about as much from one epoch to the next, until `close`.
+        Memory of two groups, one drawn from and one being read, and three batches: one is used, one
+        waits, one is made. A loader takes ``(max(1, workers) + 1) / 2`` times as much, and at most
+        512 MiB beside. Tiles of a batch may be a view of their group: keep a copy, for a batch that
+        is kept takes more, and so do batches that are larger than all this. It keeps about as much
+        from one epoch to the next, until `close`.
     workers : int, default: 1
         Threads that read groups ahead, each of which decodes with all processors; 0 reads in the
         calling thread. More than one help where stores are far away.
@@ -123,7 +123,7 @@ class TileLoader:
     device : {"cpu", "cuda"}, default: "cpu"
         Where tiles and expression are made: by NumPy, or by CuPy on the GPU, and in the order of
         the stream, that are current where a pass begins; other arrays are NumPy's in any case. A
-        group is copied to the GPU when its first batch is made, one at a time: about a third of
+        group is copied to the GPU when its first batch is made, one at a time: about half of
         `buffer_bytes` beside the batches.
 
     Raises

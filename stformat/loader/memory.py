@@ -15,11 +15,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Memory", "on_device"]
+__all__ = ["ROUNDED_UP", "Memory", "on_device"]
 
 _QUANTUM = 4 * 2**20
 """Sizes are rounded up to multiples of this or, where that is more, of an eighth of the power of
 two below, so that memory fits again where sizes vary a little."""
+
+ROUNDED_UP = 9 / 8
+"""How much larger than asked for large memory is at most. With a bound that leaves no room for
+this, what comes back is given up, and new memory is cleared page by page."""
 
 _LARGER = 3 / 2
 """How much larger than asked for memory may be that is used again."""

@@ -15,12 +15,16 @@ from stformat import kernels
 from stformat.loader.augment import Augmentation
 from stformat.loader.expression import Panel
 from stformat.loader.inventory import Inventory
+from stformat.loader.memory import ROUNDED_UP
 from stformat.loader.pixels import TileRule
 
 __all__ = ["BLOCKS_OF_GROUP", "Settings", "parse_integer"]
 
 BLOCKS_OF_GROUP = 16
 """Blocks of a group, at least: places whose rows a batch mixes."""
+
+_BATCHES_AT_ONCE = 3
+"""Batches that are there at once: one is used, one waits, one is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,38 +134,43 @@ class Settings:
     @property
     def kept_bytes(self) -> int:
         """Most bytes of memory used again: of all groups at once, with a block more each."""
-        n_groups = max(1, self.workers) + 2
-        return n_groups * (self._third + self.block_bytes)
+        n_groups = max(1, self.workers) + 1
+        return int(n_groups * (self._half + self.block_bytes) * ROUNDED_UP)
 
     @property
     def block_bytes(self) -> int:
         """Most bytes of a block."""
-        return max(1, self._third // BLOCKS_OF_GROUP)
+        return max(1, self._half // BLOCKS_OF_GROUP)
 
     @property
-    def _third(self) -> int:
-        return self.buffer_bytes // 3
+    def _half(self) -> int:
+        return self.buffer_bytes // 2
 
     def group_bytes(self, inventory: Inventory) -> int:
-        """Return the most bytes of a group: three, with a batch of each, are the buffer."""
-        return max(1, self._third - self._batch_bytes(inventory))
+        """Return the most bytes of a group: two, with all batches beside, are the buffer."""
+        return max(1, (self.buffer_bytes - self._beside_bytes(inventory)) // 2)
 
-    def _batch_bytes(self, inventory: Inventory) -> int:
-        """Return what a batch takes beside its group."""
+    def _beside_bytes(self, inventory: Inventory) -> int:
+        """Return what batches take beside their groups."""
         of_row = 0
-        if inventory.tiles is not None:
-            rule = inventory.tiles[0]
-            if any(of_slide.uses_regions for of_slide in inventory.tiles):
-                of_row += rule.tile_bytes  # else they are a part of their group
-            if self.dtype is not None:
-                n_samples = rule.tile_bytes // rule.dtype.itemsize
-                of_row += n_samples * np.dtype(self.dtype).itemsize
         if self.expression == "dense":
-            of_row += len(inventory.gene_keys) * np.dtype(np.float32).itemsize
+            of_row = len(inventory.gene_keys) * np.dtype(np.float32).itemsize
         elif self.expression == "csr":
             of_value = sum(dtype.itemsize for dtype in inventory.count_dtypes)
-            of_row += int(max(inventory.row_nnz) * of_value)
-        return self.batch_size * of_row
+            of_row = int(max(inventory.row_nnz) * of_value)
+        return self.batch_size * (_BATCHES_AT_ONCE * of_row + self._tile_bytes_beside(inventory))
+
+    def _tile_bytes_beside(self, inventory: Inventory) -> int:
+        """Return what one tile takes in all batches that are there at once."""
+        if inventory.tiles is None:
+            return 0
+        rule = inventory.tiles[0]
+        is_cut = any(of_slide.uses_regions for of_slide in inventory.tiles)
+        if self.dtype is None and not is_cut:
+            return rule.tile_bytes  # a part of its group, but for the last batch of each
+        n_samples = rule.tile_bytes // rule.dtype.itemsize
+        of_floats = 0 if self.dtype is None else n_samples * np.dtype(self.dtype).itemsize
+        return _BATCHES_AT_ONCE * (is_cut * rule.tile_bytes + of_floats)
 
     @property
     def xp(self) -> Any:  # noqa: ANN401 - a module

@@ -98,8 +98,11 @@ def _batches(
                     raise
                 n_bytes = sum(map(_n_bytes, some[0].values()))
                 n_at_once = max(1, at_once_bytes // max(1, n_bytes))
-                yield some
                 first = numbers.stop
+                if first == group.plan.n_batches:
+                    # They are used while the next group is drawn from and the one after it is read.
+                    some = deque(group.apart(batch, output) for batch in some)
+                yield some
             # Else this group stays in memory while the next is waited for.
             del group
 

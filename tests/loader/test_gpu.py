@@ -184,7 +184,7 @@ def test_a_gpu_holds_one_group_and_some_batches(stand_in, paths, monkeypatch, op
         batch_bytes = max(batch_bytes, made.nbytes)
         del batch, made
     # One in use, one ready, one in the making with what it takes on the way.
-    group_bytes = options["buffer_bytes"] / 3 * 17 / 16
+    group_bytes = options["buffer_bytes"] / 2 * 17 / 16
     assert group_bytes / 2 < usage.most_bytes - before < group_bytes + 4 * batch_bytes
     assert usage.n_bytes == before
 
