@@ -207,6 +207,8 @@ class GenePanel:
         ------
         StoreWriteError
             If the file system refuses.
+        ValueError
+            If it would be larger than `load` reads.
         """
         return write_document(self._content(), path, stem="gene-panel")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 from collections import Counter, defaultdict
@@ -107,8 +108,8 @@ def _check_range(rule: SplitRule) -> None:
             "seed is at least 0, tile_px at least 1, block_tiles at least 2",
             f"{rule.seed}, {rule.tile_px}, {rule.block_tiles}",
         )
-    if rule.mpp is not None and not rule.mpp > 0:
-        raise _refused("mpp", "microns per pixel are above 0", f"{rule.mpp}")
+    if rule.mpp is not None and not 0 < rule.mpp < math.inf:
+        raise _refused("mpp", "microns per pixel are above 0 and finite", f"{rule.mpp}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

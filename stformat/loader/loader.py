@@ -58,9 +58,9 @@ class TileLoader:
     - ``epoch`` and ``batch_index``, int.
 
     Rows of a slide are read in blocks of neighbours, so that a chunk is decoded once for a block.
-    Blocks of all slides are permuted and cut into groups, two of which, with the batches that are
-    there at once, fit `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes
-    more places and slides in a batch. Each row comes once an epoch, unless `weights` are given.
+    Blocks of all slides are permuted and cut into groups, of which two, and batches beside, fit
+    `buffer_bytes`; a batch is drawn at random from a group. A larger buffer mixes more places and
+    slides in a batch. Each row comes once an epoch, unless `weights` are given.
 
     Parameters
     ----------

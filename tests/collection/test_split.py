@@ -314,6 +314,7 @@ def test_orders_are_those_of_the_first_release():
         ({"fractions": 1}, "add up to 1"),
         ({"seed": 1.5}, "seed, tile_px and block_tiles are whole numbers"),
         ({"by": "block", "mpp": 0.0}, "microns per pixel are above 0"),
+        ({"by": "block", "mpp": float("inf")}, "microns per pixel are above 0 and finite"),
     ],
 )
 def test_arguments_out_of_range_are_refused(collection, options, message):
