@@ -354,7 +354,8 @@ class Collection:
         Warns
         -----
         SplitSharesWarning
-            If sides have shares far from those wanted, since groups are not cut.
+            If sides have shares far from those wanted, since groups are not cut, and rows near the
+            border of a block may be on no side.
 
         Notes
         -----

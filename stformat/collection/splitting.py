@@ -178,9 +178,11 @@ def _warn_of_shares(split: Split, n_groups: int) -> None:
             " / ".join(f"{share:.2f}" for share in shares)
             for shares in (split.shares, split.fractions)
         )
+        why = f"what is kept together by {split.by} is not cut"
+        if split.by == "block":
+            why = "blocks are not cut, and rows near another side are on none"
         warnings.warn(
-            f"train, val and test have shares of {found} where {wanted} were wanted, since what is "
-            f"kept together by {split.by} is not cut",
+            f"train, val and test have shares of {found} where {wanted} were wanted, since {why}",
             SplitSharesWarning,
             stacklevel=4,
         )
@@ -334,6 +336,7 @@ def _split_blocks(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
     rows: dict[str, NDArray[np.uint8]] = {}
     left_out: dict[str, str] = {}
     first: dict[int, str] = {}
+    n_blocks = 0
     for place in sorted(range(len(slides)), key=lambda place: slides[place].slide_id):
         slide = slides[place]
         kept = first.setdefault(joined[place], slide.slide_id)
@@ -343,14 +346,17 @@ def _split_blocks(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
         with slide.opened() as opened:
             scale = _scale(opened, rule)
             reach_px = tile_reach_px(rule.tile_px, scale)
-            rows[slide.slide_id] = block_sides(
-                opened.centers_px(slice(None)),
-                block_px=rule.block_tiles * 2 * reach_px,
-                reach_px=reach_px,
-                fractions=rule.fractions,
-                seed=rule.seed,
-                name=slide.slide_id,
-            )
+            block_px = rule.block_tiles * 2 * reach_px
+            xy = opened.centers_px(slice(None))
+        n_blocks += len(np.unique(np.floor(xy / block_px), axis=0))
+        rows[slide.slide_id] = block_sides(
+            xy,
+            block_px=block_px,
+            reach_px=reach_px,
+            fractions=rule.fractions,
+            seed=rule.seed,
+            name=slide.slide_id,
+        )
     n_rows = np.zeros(1 + len(SIDES), dtype=np.int64)
     for codes in rows.values():
         n_rows += np.bincount(codes, minlength=len(n_rows))
@@ -360,7 +366,7 @@ def _split_blocks(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
         rows=rows,
         groups={name: name for name in rows},
         left_out=left_out,
-        n_groups=len(rows),
+        n_groups=n_blocks,
     )
 
 

@@ -230,7 +230,7 @@ class TileLoader:
         asked = self._settings
         tiles = "no tiles" if asked.tile_px is None else f"tiles of {asked.tile_px} px"
         genes = f"{len(self.gene_keys)} genes" if asked.expression else "no expression"
-        rows = f"{self.n_rows} rows of {len(self.slide_ids)} slides"
+        rows = f"{self.n_rows} rows of {len(self.slide_ids)} slide{'s'[: len(self.slide_ids) > 1]}"
         return f"<TileLoader: {rows}, {tiles}, {genes}, {len(self)} batches of {asked.batch_size}>"
 
     def __len__(self) -> int:

@@ -294,6 +294,19 @@ def test_shares_are_said_and_those_far_off_warned_of(collection, tmp_path):
     assert Split.load(few.save(tmp_path)).shares == few.shares
 
 
+def test_shares_that_borders_of_small_blocks_take_are_warned_of(
+    write_store, fast_path, draw_counts
+):
+    xy = np.stack(np.mgrid[:40, :40], axis=-1).reshape(-1, 2) * 15.0
+    write_store("A", draw_counts(1600, 20, 0), xy=xy)
+    stf.collect_slides(fast_path)
+    options = {"by": "block", "tile_px": 20, "block_tiles": 2}
+    collection = stf.open_collection(fast_path)
+    with pytest.warns(SplitSharesWarning, match=r"0\.20 were wanted, since blocks are not cut"):
+        collection.split(**options, fractions=(0.6, 0.2, 0.2))
+    collection.split(**options, fractions=(0.9, 0.0, 0.1))
+
+
 def test_orders_are_those_of_the_first_release():
     """Splits that were published must be drawn again the same, wherever and whenever."""
     assert draw_order(8, seed=0).tolist() == [1, 7, 5, 3, 6, 4, 0, 2]
