@@ -7,7 +7,10 @@ from numpy.typing import NDArray
 
 from stformat.collection.shares import assign_sides, draw_order
 
-__all__ = ["block_sides"]
+__all__ = ["block_sides", "count_blocks"]
+
+_CORNERS = ((0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
+"""Where a tile may touch a block: its centre and its corners."""
 
 
 def block_sides(
@@ -20,6 +23,8 @@ def block_sides(
     name: str,
 ) -> NDArray[np.uint8]:
     """Assign rows of a slide to sides by the block that they lie in.
+
+    Memory: some 40 bytes a row, beside `xy`.
 
     Parameters
     ----------
@@ -50,29 +55,73 @@ def block_sides(
     """
     if not len(xy):
         return np.zeros(0, dtype=np.uint8)
-    corners = np.array([[0, 0], [-1, -1], [-1, 1], [1, -1], [1, 1]]) * reach_px
-    touched = np.floor((xy[:, None] + corners) / block_px).astype(np.int64)
-    blocks, found = np.unique(touched.reshape(-1, 2), axis=0, return_inverse=True)
-    place = found.reshape(len(xy), len(corners))
-    own = place[:, 0]
-    n_rows = np.bincount(own, minlength=len(blocks))
+    own, *touched = _places(xy, block_px, reach_px)
+    n_blocks = 1 + max(int(place.max()) for place in (own, *touched))
+    n_rows = np.bincount(own, minlength=n_blocks)
     occupied = np.flatnonzero(n_rows)
-    side_of = np.zeros(len(blocks), dtype=np.int64)
+    side_of = np.zeros(n_blocks, dtype=np.uint8)
     order = draw_order(len(occupied), seed, name)
     side_of[occupied] = 1 + assign_sides(n_rows[occupied], fractions, order)
-    _claim_empty(side_of, n_rows, place)
     sides = side_of[own]
-    sides[(side_of[place] != sides[:, None]).any(axis=1)] = 0
-    return sides.astype(np.uint8)
+    _claim_empty(side_of, n_rows, sides, touched)
+    is_near = np.zeros(len(xy), dtype=np.bool_)
+    for place in touched:
+        is_near |= side_of[place] != sides
+    sides[is_near] = 0
+    return sides
+
+
+def count_blocks(xy: NDArray[np.float64], block_px: float) -> int:
+    """Count the blocks that hold a row.
+
+    Examples
+    --------
+    >>> count_blocks(np.array([[5.0, 5.0], [9.5, 5.0], [15.0, 5.0]]), block_px=10)
+    2
+    """
+    return 0 if len(xy) == 0 else len(np.unique(_keys(xy, (0, 0), block_px, 0)))
+
+
+def _places(xy: NDArray[np.float64], block_px: float, reach_px: float) -> list[NDArray[np.int32]]:
+    """Return the number of the block that each row's tile touches at each corner, as (n,) arrays.
+
+    Blocks that are touched are numbered by column, then row.
+    """
+    keys = [np.unique(_keys(xy, corner, block_px, reach_px)) for corner in _CORNERS]
+    blocks = np.unique(np.concatenate(keys))
+    return [
+        np.searchsorted(blocks, _keys(xy, corner, block_px, reach_px)).astype(np.int32)
+        for corner in _CORNERS
+    ]
+
+
+def _keys(
+    xy: NDArray[np.float64], corner: tuple[int, int], block_px: float, reach_px: float
+) -> NDArray[np.int64]:
+    """Return one number for the block at a corner of each row's tile, ascending by column, row."""
+    low, high = (
+        np.floor((xy.min(axis=0) - reach_px) / block_px),
+        np.floor((xy.max(axis=0) + reach_px) / block_px),
+    )
+    n_y = int(high[1] - low[1]) + 1
+    x, y = (
+        (np.floor((xy[:, axis] + sign * reach_px) / block_px) - low[axis]).astype(np.int64)
+        for axis, sign in enumerate(corner)
+    )
+    keys: NDArray[np.int64] = x * n_y + y
+    return keys
 
 
 def _claim_empty(
-    side_of: NDArray[np.int64], n_rows: NDArray[np.int64], place: NDArray[np.int64]
+    side_of: NDArray[np.uint8],
+    n_rows: NDArray[np.int64],
+    sides: NDArray[np.uint8],
+    touched: list[NDArray[np.int32]],
 ) -> None:
     """Give a block that holds no row, but tiles reach into, to the side of most of these."""
-    is_empty = n_rows[place] == 0
     claims = np.zeros((len(side_of), int(side_of.max()) + 1), dtype=np.int64)
-    claimant = np.broadcast_to(side_of[place[:, :1]], place.shape)
-    np.add.at(claims, (place[is_empty], claimant[is_empty]), 1)
+    for place in touched:
+        is_empty = n_rows[place] == 0
+        np.add.at(claims, (place[is_empty], sides[is_empty]), 1)
     empty = np.flatnonzero(n_rows == 0)
     side_of[empty] = claims[empty].argmax(axis=1)

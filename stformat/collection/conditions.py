@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stformat.errors import CatalogueLookupError, Problem
 from stformat.terms.tables import Term, species_term, tissue_term
 
 __all__ = ["condition_of"]
@@ -29,6 +30,11 @@ def condition_of(name: str, wanted: object) -> Callable[[Any], bool]:
     callable
         Whether a value will do; see `stformat.collection.slides.Collection.where`.
 
+    Raises
+    ------
+    CatalogueLookupError
+        If a value that is wanted is no value of any column, as a list of lists is none.
+
     Examples
     --------
     >>> will_do = condition_of("n_obs", range(10, 20))
@@ -41,18 +47,31 @@ def condition_of(name: str, wanted: object) -> Callable[[Any], bool]:
     elif isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes):
         values = list(wanted)
     tests = [value for value in values if callable(value)]
-    # One look-up, however many are wanted.
-    known = {value for value in values if not callable(value)}
+    try:
+        # One look-up, however many are wanted.
+        known = {value for value in values if not callable(value)}
+    except TypeError as error:
+        raise CatalogueLookupError(
+            Problem(
+                "catalogue.condition",
+                name,
+                "a condition is a value, a list of values or a function",
+                f"{wanted!r}",
+                "of a column that holds lists, name an entry",
+            )
+        ) from error
     term_of = _TERMS.get(name, _no_term)
     terms = {term_of(value) for value in known if isinstance(value, str)} - {None}
 
+    def entry_will_do(value: Any) -> bool:  # noqa: ANN401 - of a column of any type
+        if value is None or value in known:
+            return value in known
+        if terms and term_of(value) in terms:
+            return True
+        return any(test(value) for test in tests)
+
     def will_do(value: Any) -> bool:  # noqa: ANN401 - of a column of any type
-        if isinstance(value, list):
-            is_known = any(each in known for each in value or [None])
-        else:
-            is_known = value in known
-        is_same = is_known or (bool(terms) and value is not None and term_of(value) in terms)
-        return is_same or (value is not None and any(test(value) for test in tests))
+        return any(map(entry_will_do, (value or [None]) if isinstance(value, list) else [value]))
 
     return will_do
 

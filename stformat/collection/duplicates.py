@@ -263,16 +263,18 @@ def _pairs_of_values(values: Sequence[NDArray[Any]], *, least: int) -> Iterator[
 
 
 def _pairs_of_images(prints: _Prints) -> Iterator[tuple[int, int]]:
-    n = len(prints.bits)
-    words = np.ascontiguousarray(prints.bits.T)
+    place_of = np.flatnonzero(prints.has_image)
+    n = len(place_of)
+    words = np.ascontiguousarray(prints.bits[place_of].T)
     for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
         differing = np.zeros((stop - start, n - start), dtype=np.uint16)
         for word in words[:, start:]:
             differing += np.bitwise_count(word[: stop - start, None] ^ word)
-        for i, j in np.argwhere(differing <= MOST_BITS).tolist():
-            if i < j and _image_share(prints, start + i, start + j) is not None:
-                yield start + i, start + j
+        is_pair = np.triu(differing <= MOST_BITS, k=1)
+        for i, j in (place_of[start + np.argwhere(is_pair)]).tolist():
+            if _image_share(prints, i, j) is not None:
+                yield i, j
 
 
 def runs_share(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> float | None:

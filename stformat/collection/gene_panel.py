@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -91,6 +91,11 @@ class GenePanel:
         default_factory=dict, init=False, repr=False
     )
     """Columns in tables that were looked in: slides of one reference have the same."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping that cannot be changed cannot be pickled.
+        values = {member.name: getattr(self, member.name) for member in fields(self) if member.init}
+        return _unpickled, (values | {"rule": dict(self.rule)},)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -241,6 +246,10 @@ class GenePanel:
             "vocabulary": self.vocabulary.to_json(),
             "slides": [asdict(slide) for slide in self.slides],
         }
+
+
+def _unpickled(values: dict[str, Any]) -> GenePanel:
+    return GenePanel(**values | {"rule": MappingProxyType(values["rule"])})
 
 
 def measured_digest(measured: NDArray[np.bool_]) -> str:

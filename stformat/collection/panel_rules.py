@@ -219,6 +219,10 @@ def _check_arguments(rule: str, *, genes: Iterable[str] | None, how: VariableRul
     if rule not in get_args(RuleName.__value__):
         expected = "a rule is 'intersection', 'union', 'variable' or 'given'"
         raise _refused("rule", expected, repr(rule))
+    if isinstance(genes, set | frozenset):
+        raise _refused(
+            "genes", "genes must be in an order", "a set, which has none", "give sorted(genes)"
+        )
     if (rule == "given") != (genes is not None) or isinstance(genes, str):
         raise _refused(
             "genes", "a list of genes goes with rule 'given'", f"{genes!r} with {rule!r}"

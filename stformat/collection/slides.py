@@ -170,7 +170,8 @@ class Collection:
         Raises
         ------
         CatalogueLookupError
-            If there is no such column; those that there are, are named.
+            If there is no such column; those that there are, are named. If what is wanted is no
+            value of a column.
 
         Examples
         --------
@@ -202,16 +203,17 @@ class Collection:
         Raises
         ------
         CatalogueLookupError
-            If no slide has an identifier, or several have, or a text is given for a list.
+            If no slide has an identifier, or several have, or a text or a set is given for a list.
         """
-        if isinstance(slide_ids, str):
+        if isinstance(slide_ids, str | set | frozenset):
+            is_text = isinstance(slide_ids, str)
             raise CatalogueLookupError(
                 Problem(
                     "collection.slide",
-                    slide_ids,
+                    f"{slide_ids}" if is_text else "slide_ids",
                     "slides are selected by a list of identifiers",
-                    f"the text {slide_ids!r}",
-                    f"give [{slide_ids!r}]",
+                    f"the text {slide_ids!r}" if is_text else "a set, which is in no order",
+                    f"give [{slide_ids!r}]" if is_text else "give sorted(slide_ids)",
                 )
             )
         places = [self._place_of(name) for name in slide_ids]
@@ -326,8 +328,8 @@ class Collection:
             Not negative. The same slides and arguments give the same split, on any platform and
             with any version of NumPy.
         missing : {"refuse", "own-group", "leave-out"}, default: "refuse"
-            What becomes of slides whose study or donor is not known: an error, a group each, or
-            on no side.
+            What becomes of slides whose study or donor is not known, or the study of a donor where
+            other slides state one: an error, groups of their own, or on no side.
         duplicates : {"together", "ignore"}, default: "together"
             Whether slides that `duplicates` finds are kept together. Of blocks, slides that are
             one cannot be told to lie alike, so only the first of them is divided and the others

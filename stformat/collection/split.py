@@ -190,9 +190,10 @@ class Split:
         Raises
         ------
         SplitError
-            If the slide is divided, and is of another version or bound to another table than when
-            it was.
+            If there is no such side, or the slide is divided, and is of another version or bound to
+            another table than when it was.
         """
+        code = _code_of(side)
         codes = self.rows.get(slide.slide_id)
         self.check_versions({slide.slide_id: slide.opened.store.commit.manifest_sha256})
         if codes is None:
@@ -208,7 +209,7 @@ class Split:
                     "bind the default table, or split anew",
                 )
             )
-        return np.flatnonzero(codes == _code_of(side))
+        return np.flatnonzero(codes == code)
 
     def check_versions(self, manifests: Mapping[str, str]) -> None:
         """Refuse slides that are divided and have been converted anew since.

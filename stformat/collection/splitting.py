@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from stformat.collection.blocks import block_sides
+from stformat.collection.blocks import block_sides, count_blocks
 from stformat.collection.count_blocks import SlideOpener
 from stformat.collection.duplicates import duplicate_groups
 from stformat.collection.shares import assign_sides, draw_order
@@ -222,14 +222,15 @@ def _split_groups(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
     places: list[int] = []
     sections: dict[str, NDArray[np.object_]] = {}
     missing: list[str] = []
+    has_studies = any(slide.study is not None for slide in slides)
     for place, slide in enumerate(slides):
         label = _label(slide, rule.by)
-        if label is None:
+        unknown = _unknown(slide, rule.by, has_studies=has_studies)
+        if unknown is not None:
             missing.append(slide.slide_id)
             if rule.missing == "leave-out":
-                left_out[slide.slide_id] = f"its {rule.by} is not known"
+                left_out[slide.slide_id] = f"{unknown} is not known"
                 continue
-            label = ("slide", slide.slide_id)
         found = [_Unit(slide.slide_id, None)]
         if rule.by == "section" and slide.n_sections > 1:
             sections[slide.slide_id] = _sections(slide)
@@ -268,14 +269,25 @@ def _shares(sizes: NDArray[np.int64]) -> tuple[float, float, float]:
     return train, val, test
 
 
-def _label(slide: SplitSlide, by: SplitBy) -> tuple[Any, ...] | None:
-    """Return what a slide has in common with others of its group; None where not known."""
-    if by == "study":
-        return None if slide.study is None else ("study", slide.study)
-    if by == "donor":
-        # A donor's name is unique within the study alone.
-        return None if slide.donor is None else ("donor", slide.study, slide.donor)
+def _label(slide: SplitSlide, by: SplitBy) -> tuple[Any, ...]:
+    """Return what a slide has in common with others of its group; itself where not known."""
+    if by == "study" and slide.study is not None:
+        return ("study", slide.study)
+    if by == "donor" and slide.donor is not None:
+        return ("donor", slide.study, slide.donor)
     return ("slide", slide.slide_id)
+
+
+def _unknown(slide: SplitSlide, by: SplitBy, *, has_studies: bool) -> str | None:
+    """Return what a slide does not say of what it is to be kept together by."""
+    if by == "study" and slide.study is None:
+        return "its study"
+    if by == "donor" and slide.donor is None:
+        return "its donor"
+    # A donor's name is unique within the study alone: of a slide that does not say its study, and
+    # of others that do, one name may be one donor or two.
+    is_of_any = by == "donor" and has_studies and slide.study is None
+    return "the study of its donor" if is_of_any else None
 
 
 def _check_missing(missing: list[str], rule: SplitRule) -> None:
@@ -284,9 +296,10 @@ def _check_missing(missing: list[str], rule: SplitRule) -> None:
         rest = f" and {len(missing) - _N_SHOWN} more" if len(missing) > _N_SHOWN else ""
         raise _refused(
             "missing",
-            f"a split by {rule.by} needs the {rule.by} of every slide",
+            f"a split by {rule.by} needs the {rule.by} of every slide"
+            + ", and its study where others state one" * (rule.by == "donor"),
             f"none of {shown}{rest}",
-            "pass missing='own-group' to keep each such slide by itself, or 'leave-out'",
+            "pass missing='own-group' to keep such slides apart from all others, or 'leave-out'",
         )
 
 
@@ -348,7 +361,7 @@ def _split_blocks(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
             reach_px = tile_reach_px(rule.tile_px, scale)
             block_px = rule.block_tiles * 2 * reach_px
             xy = opened.centers_px(slice(None))
-        n_blocks += len(np.unique(np.floor(xy / block_px), axis=0))
+        n_blocks += count_blocks(xy, block_px)
         rows[slide.slide_id] = block_sides(
             xy,
             block_px=block_px,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -51,8 +52,17 @@ class GeneNames:
     @property
     def digest(self) -> bytes:
         """32 bytes that tell tables apart whose columns, or their order, differ."""
-        state = hashlib.blake2b(digest_size=32)
-        for texts in (self.keys, self.gene_id, self.gene_name, self.genome):
-            column = _SEPARATOR.join([_MISSING if text is None else text for text in texts])
-            state.update(f"{len(texts)}{_SEPARATOR}{column}{_SEPARATOR}".encode())
-        return state.digest()
+        return _digest(self.keys, self.gene_id, self.gene_name, self.genome)
+
+    @property
+    def keys_digest(self) -> bytes:
+        """32 bytes that tell tables apart whose keys, or their order, differ."""
+        return _digest(self.keys)
+
+
+def _digest(*columns: Sequence[str | None]) -> bytes:
+    state = hashlib.blake2b(digest_size=32)
+    for texts in columns:
+        column = _SEPARATOR.join([_MISSING if text is None else text for text in texts])
+        state.update(f"{len(texts)}{_SEPARATOR}{column}{_SEPARATOR}".encode())
+    return state.digest()

@@ -84,6 +84,10 @@ class GeneVocabulary:
             whole = _digest(self.species, self.ids, self.ambiguous)
             object.__setattr__(self, "sha256", whole)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping that cannot be changed cannot be pickled.
+        return GeneVocabulary.from_json, (self.to_json(),)
+
     @classmethod
     def from_pairs(
         cls,

@@ -50,6 +50,8 @@ class Augmentation:
     ------
     ValueError
         If an amount is not from 0 to 0.5.
+    TypeError
+        If an amount is no number, or `flips` or `turns` is neither True nor False.
 
     Notes
     -----
@@ -88,8 +90,13 @@ class Augmentation:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool):
+            is_truth = isinstance(value, bool | np.bool_)
+            if isinstance(field.default, bool):
+                if not is_truth:
+                    raise TypeError(f"{field.name} must be True or False, got {value!r}")
                 continue
+            if is_truth or not isinstance(value, int | float | np.number):
+                raise TypeError(f"{field.name} must be a number, got {value!r}")
             if not 0 <= value <= MOST_CHANGE:
                 raise ValueError(f"{field.name} must be from 0 to {MOST_CHANGE}, got {value}")
 

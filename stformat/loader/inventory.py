@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stformat.errors import Problem, SlidesDifferError
+from stformat.genes.names import GeneNames
 from stformat.kernels._pool import map_chunks
 from stformat.loader.expression import GeneMap, Panel
 from stformat.loader.pixels import TileRule
@@ -59,7 +60,7 @@ class _Item:
     rows: NDArray[np.int64] | None
     n_obs: int
     tiles: TileRule | None
-    keys: tuple[str, ...] | None
+    keys_digest: bytes | None
     columns: NDArray[np.int64] | None
     n_vars: int
     count_dtypes: tuple[np.dtype[Any], np.dtype[Any]]
@@ -178,7 +179,7 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
     _check_samples(items)
     maps: dict[object, int] = {}
     map_of_slide, gene_maps = [], []
-    gene_keys = _gene_keys(items, wanted)
+    gene_keys = _gene_keys(shelf, items, wanted)
     for item in items if wanted.expression is not None else ():
         columns = np.arange(item.n_vars) if item.columns is None else item.columns
         key = (item.n_vars, columns.tobytes())
@@ -205,10 +206,13 @@ def take_inventory(shelf: SlideShelf, rows: Sequence[RowIndex | None], wanted: W
 def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
     rows = None if selection is None else _ascending(selection, slide.n_obs)
     tiles = None if wanted.tile_px is None else TileRule.of(slide, wanted.tile_px, wanted.mpp)
-    keys, columns, row_nnz, row_bytes = None, None, 0.0, _BYTES_OF_ROW
+    keys_digest, columns, row_nnz, row_bytes = None, None, 0.0, _BYTES_OF_ROW
     count_dtypes = np.dtype(np.int32), np.dtype(np.int32)
     if wanted.expression is not None:
-        keys, columns = _genes_of(slide, wanted.genes)
+        if wanted.genes is None:
+            keys_digest = _read_names(slide).keys_digest
+        else:
+            columns = _columns_of(slide, wanted.genes)
         counts = slide.counts
         count_dtypes = counts.dtype, counts.index_dtype
         nnz = counts.nnz
@@ -237,7 +241,7 @@ def _item(slide: Slide, selection: RowIndex | None, wanted: Wanted) -> _Item:
         rows=rows,
         n_obs=slide.n_obs,
         tiles=tiles,
-        keys=keys,
+        keys_digest=keys_digest,
         columns=columns,
         n_vars=slide.n_vars,
         count_dtypes=count_dtypes,
@@ -259,16 +263,16 @@ def _ascending(selection: RowIndex, n_obs: int) -> NDArray[np.int64]:
     return rows
 
 
-def _genes_of(
-    slide: Slide, genes: Sequence[str] | Panel | None
-) -> tuple[tuple[str, ...] | None, NDArray[np.int64] | None]:
-    """Return the keys of the table where all genes are wanted, else the columns of those."""
-    if genes is None:
-        return tuple(slide.var.index), None
+def _read_names(slide: Slide) -> GeneNames:
+    return slide.opened.table(slide.counts.table).read_gene_names()
+
+
+def _columns_of(slide: Slide, genes: Sequence[str] | Panel) -> NDArray[np.int64]:
+    """Return where genes are in the table, -1 where a panel has some that it has not."""
     if isinstance(genes, Sequence):
         columns = slide.gene_columns(genes)
         _refuse_repeated(slide, genes, columns)
-        return None, columns
+        return columns
     columns = np.asarray(genes.columns_in(slide))
     n_genes, n_vars = len(genes.keys), slide.n_vars
     known = columns[columns >= 0]
@@ -283,7 +287,7 @@ def _genes_of(
             f"columns_in must return {n_genes} different columns of {n_vars}, or -1, for slide "
             f"{slide.slide_id}, got an array of {columns.dtype} of shape {columns.shape}"
         )
-    return None, columns.astype(np.int64, copy=False)
+    return columns.astype(np.int64, copy=False)
 
 
 def _refuse_repeated(slide: Slide, genes: Sequence[str], columns: NDArray[np.int64]) -> None:
@@ -297,7 +301,7 @@ def _refuse_repeated(slide: Slide, genes: Sequence[str], columns: NDArray[np.int
         )
 
 
-def _gene_keys(items: Sequence[_Item], wanted: Wanted) -> tuple[str, ...]:
+def _gene_keys(shelf: SlideShelf, items: Sequence[_Item], wanted: Wanted) -> tuple[str, ...]:
     if wanted.expression is None:
         return ()
     if wanted.genes is not None:
@@ -316,11 +320,13 @@ def _gene_keys(items: Sequence[_Item], wanted: Wanted) -> tuple[str, ...]:
             "name genes, give a panel, or leave expression out with expression=None",
         )
         for item in items
-        if item.keys != first.keys
+        if item.keys_digest != first.keys_digest
     ]
     if problems:
         raise SlidesDifferError(*problems)
-    return first.keys or ()
+    # Names of every slide would take megabytes each.
+    with shelf.lend(0) as slide:
+        return tuple(_read_names(slide).keys)
 
 
 def _common_dtypes(items: Sequence[_Item]) -> tuple[np.dtype[Any], np.dtype[Any]]:

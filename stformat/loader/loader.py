@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
@@ -32,7 +31,6 @@ from stformat.loader.sampling import parse_weights
 from stformat.loader.settings import Settings
 from stformat.loader.shelf import SlideShelf, SlideSources
 from stformat.loader.stream import stream_batches
-from stformat.store.reader import Slide
 from stformat.store.row_index import RowIndex
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class TileLoader:
 
     Parameters
     ----------
-    slides : Collection, or sequence of Slide, SlidePart or path (its default table)
+    slides : Collection, or iterable of Slide, SlidePart or path (its default table)
         At least one, of one side of a split its rows alone; slides may be closed afterwards.
     rows : sequence of (int array, mask, slice or None), optional
         Rows of each slide that are loaded; None and by default all, of its side.
@@ -130,6 +128,8 @@ class TileLoader:
     ------
     ValueError
         If an argument is out of its range or does not go with another.
+    TypeError
+        If an argument is of another type than it must be, or slides or genes are in no order.
     SlidesDifferError
         If slides differ in channels or type of samples, or in genes where none are named.
     NoImageError
@@ -409,10 +409,6 @@ class TileLoader:
         weights: Sequence[float | ArrayLike] | None,
     ) -> None:
         """Open every slide, and check what is asked against what there is."""
-        if isinstance(slides, str | os.PathLike | Slide) or not len(slides):
-            raise ValueError(f"slides must be a sequence of at least one slide, got {slides!r}")
-        if rows is not None and len(rows) != len(slides):
-            raise ValueError(f"rows must have an entry for each of {len(slides)} slides")
         asked = self._settings
         if weights is None and asked.n_draws is not None:
             raise ValueError("n_draws must come with weights, got none")

@@ -21,7 +21,9 @@ from stformat.loader.pixels import TileRule
 __all__ = ["BLOCKS_OF_GROUP", "Settings", "parse_integer"]
 
 BLOCKS_OF_GROUP = 16
-"""Blocks of a group, at least: places whose rows a batch mixes."""
+"""Largest blocks that half a buffer holds: places whose rows a batch mixes. A group has fewer where
+batches take much of the buffer, which is not known before blocks are cut: of float32 tiles of
+224 px and the default buffer, nine."""
 
 _BATCHES_AT_ONCE = 3
 """Batches that are there at once: one is used, one waits, one is made."""
@@ -88,13 +90,16 @@ class Settings:
                 raise ValueError("a batch must have tiles, expression or both, got neither")
             if not (self.genes is None and self.normalize is None):
                 raise ValueError("genes and normalize must come with expression, which is None")
-        target_sum = cast("float | None", self.target_sum)  # as `Slide.expression` takes it
+        target_sum = self._number("target_sum")
         if target_sum is None or not (math.isfinite(target_sum) and target_sum > 0):
             raise ValueError(f"target_sum must be positive and finite, got {target_sum}")
         if self.device == "cuda" and self.expression == "csr":
             raise ValueError("expression must be dense on a GPU, got 'csr'")
 
     def _check_tiles(self) -> None:
+        self._number("mpp")
+        if not (self.augment is None or isinstance(self.augment, Augmentation)):
+            raise TypeError(f"augment must be an Augmentation or None, got {self.augment!r}")
         if self.tile_px is None:
             given = {"mpp": self.mpp, "dtype": self.dtype, "augment": self.augment}
             named = [name for name, value in given.items() if value is not None]
@@ -102,6 +107,12 @@ class Settings:
                 raise ValueError(f"{named[0]} must come with tiles, but tile_px is None")
         if self.dtype is None and not (self.mean is None and self.std is None):
             raise ValueError("mean and std must come with a dtype of float32 or float16, got none")
+
+    def _number(self, name: str) -> float | None:
+        value = getattr(self, name)
+        if value is None or isinstance(value, int | float | np.number):
+            return None if value is None else float(value)
+        raise TypeError(f"{name} must be a number, got {value!r}")
 
     def check_against(self, tiles: TileRule) -> None:
         """Refuse before the epoch what no batch could be made of.

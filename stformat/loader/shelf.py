@@ -8,9 +8,11 @@ import pickle
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
 
 from stformat.store.location import parse_location
 from stformat.store.reader import Slide, open_slide
@@ -20,7 +22,7 @@ from stformat.store.slide_part import HasParts, SlidePart
 __all__ = ["SlideShelf", "SlideSource", "SlideSources"]
 
 type SlideSource = Slide | SlidePart | str | os.PathLike[str]
-type SlideSources = Sequence[SlideSource] | HasParts
+type SlideSources = Iterable[SlideSource] | HasParts
 
 
 class SlideShelf:
@@ -31,14 +33,21 @@ class SlideShelf:
 
     Parameters
     ----------
-    sources : sequence of Slide, SlidePart or path, or a Collection
+    sources : iterable of Slide, SlidePart or path, or a Collection
         The slides. A path stands for the default table of its store.
     max_open : int
         Slides that stay open when nobody uses them, at least 1.
+
+    Raises
+    ------
+    TypeError
+        If they are no slides, or in no order.
+    ValueError
+        If there is none.
     """
 
     def __init__(self, sources: SlideSources, *, max_open: int) -> None:
-        listed = sources.parts if isinstance(sources, HasParts) else sources
+        listed = _listed(sources)
         self._parts = {
             number: part for number, part in enumerate(listed) if isinstance(part, SlidePart)
         }
@@ -76,8 +85,21 @@ class SlideShelf:
         ------
         SplitError
             If a row is given that is not of the part.
+        ValueError
+            If there is not an entry for each slide.
+        TypeError
+            If an entry is a single number.
         """
         rows = [None] * len(self) if given is None else list(given)
+        if len(rows) != len(self):
+            raise ValueError(
+                f"rows must have an entry for each of {len(self)} slides, got {len(rows)}"
+            )
+        for each in rows:
+            if isinstance(each, int | np.integer):
+                raise TypeError(
+                    f"rows of a slide must be an array, mask, slice or None, got {each!r}"
+                )
         return [
             self._parts[number].rows_within(each) if number in self._parts else each
             for number, each in enumerate(rows)
@@ -152,6 +174,24 @@ class SlideShelf:
                 extra.append(self._idle.popitem(last=False)[1])
         for unused in extra:
             unused.close()
+
+
+def _listed(sources: object) -> Sequence[SlideSource]:
+    """Return slides in their order, or refuse what are none."""
+    kinds = (str, os.PathLike, Slide, SlidePart)
+    expected = "slides must be a Collection, or a list of slides, parts or paths"
+    # A path has parts, too.
+    if isinstance(sources, (*kinds, Mapping)) or not isinstance(sources, Iterable):
+        raise TypeError(f"{expected}, got {sources!r}")
+    if isinstance(sources, set | frozenset):
+        raise TypeError(f"{expected}, in an order, which a set has not: give sorted(slides)")
+    listed = list(sources.parts if isinstance(sources, HasParts) else sources)
+    if not listed:
+        raise ValueError("slides must be at least one, got none")
+    for source in listed:
+        if not isinstance(source, kinds):
+            raise TypeError(f"{expected}, got {source!r} among them")
+    return cast("list[SlideSource]", listed)
 
 
 def _name_of(source: SlideSource) -> str:

@@ -69,7 +69,8 @@ class TorchTiles(IterableDataset[dict[str, Any]]):  # type: ignore[misc] # torch
     **Epochs.** Each pass goes on to the next epoch: without workers, with workers that are started
     anew for each pass, and with ``persistent_workers``. `set_epoch` before a pass, as of torch's
     ``DistributedSampler``, lets it begin another one, as a run needs that is repeated in part.
-    A pass is of the epoch that was next when its iterator was made.
+    A pass is of the epoch that is next when it begins: without workers when its first batch is
+    taken, and otherwise when its iterator is made.
 
     **Ranks.** Where ``torch.distributed`` is initialised, at the latest when a pass begins, and the
     loader is not one of several shares already, each rank gets its own. Ranks may differ by one

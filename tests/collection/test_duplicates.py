@@ -246,6 +246,31 @@ def test_images_cropped_at_an_edge_look_alike():
     assert np.log(320 / 313) <= rules.MOST_STRETCH
 
 
+def test_images_are_compared_with_every_other_that_there_is():
+    """Of more slides than are compared at once, some of which have no image."""
+    random = np.random.default_rng(0)
+    n = 3 * rules._BLOCK
+    bits = random.integers(0, 2**63, (n, 4), dtype=np.uint64)
+    bits[n // 2 :] = bits[: n // 2] ^ np.uint64(0b111)  # twelve bits of 256 differ
+    has_image = random.random(n) < 0.7
+    bits[~has_image] = 0
+    proportions = np.where(random.random(n) < 0.2, 0.0, 0.3)
+    proportions[~has_image] = np.nan
+    nothing = [np.empty(0, dtype=np.uint64)] * n
+    prints = rules._Prints(
+        manifests=[""] * n, rows=nothing, genes=nothing,
+        has_image=has_image, bits=bits, proportions=proportions,
+    )  # fmt: skip
+    expected = [
+        (i, j)
+        for i, j in itertools.combinations(range(n), 2)
+        if has_image[i] and has_image[j] and proportions[i] == proportions[j]
+        and _differing(bits[i], bits[j]) <= rules.MOST_BITS
+    ]  # fmt: skip
+    assert len(expected) > 20
+    assert sorted(rules._pairs_of_images(prints)) == expected
+
+
 @pytest.mark.parametrize("value", [0.0, 255.0, 65535.0])
 def test_an_image_that_shows_nothing_has_no_hash(value):
     assert perceptual_hash(np.full((100, 80), value)) is None

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import warnings
 from contextlib import nullcontext
 from functools import partial
@@ -297,6 +299,19 @@ def test_panels_are_saved_by_digest(by_symbol, by_id, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])  # noqa: S301 - our own
+def test_panels_are_pickled_and_copied(by_symbol, by_id, twin_of):
+    panel = gene_panel([by_symbol, by_id], "union")
+    expected = panel.columns_in(by_id).tolist()
+    twin = twin_of(panel)
+    assert (twin.digest, repr(twin)) == (panel.digest, repr(panel))
+    assert twin.vocabulary.sha256 == panel.vocabulary.sha256
+    assert twin.columns_in(by_id).tolist() == expected
+    for mapping in (twin.rule, twin.vocabulary.ids):
+        with pytest.raises(TypeError):
+            mapping["name"] = "other"
+
+
 def test_a_changed_or_damaged_panel_is_refused(by_symbol, tmp_path):
     path = gene_panel([by_symbol]).save(tmp_path / "panel.json")
     text = path.read_text()
@@ -322,6 +337,7 @@ def test_a_changed_or_damaged_panel_is_refused(by_symbol, tmp_path):
         ({"rule": "variable", "n_top": 2, "target_sum": 0.0}, "positive and finite, found 0.0"),
         ({"rule": "given"}, "a list of genes goes with rule 'given'"),
         ({"rule": "given", "genes": "CD4"}, "a list of genes goes with rule 'given'"),
+        ({"rule": "given", "genes": {"CD4", "X1"}}, r"a set, which has none; give sorted\(genes\)"),
         ({"rule": "given", "genes": []}, "a panel lists different genes, found none"),
         ({"rule": "given", "genes": ["CD4", "CD4"]}, "several that mean CD4"),
         ({"rule": "given", "genes": ["CD5", "CD4"]}, "CD5 in none"),

@@ -53,6 +53,8 @@ def slides(write_store, fast_path):
         ({"keywords": None}, "BC"),
         ({"keywords": ["her2", "none"]}, "A"),
         ({"keywords": [None, "her2"]}, "ABC"),
+        ({"keywords": lambda keyword: keyword.startswith("her")}, "A"),
+        ({"keywords": [None, lambda keyword: keyword.startswith("x")]}, "BC"),
         ({"donor": [None, lambda donor: donor == "d1"]}, "ABC"),
         ({"species": np.array(["Human"])}, "AB"),
     ],
@@ -75,6 +77,11 @@ def test_unknown_columns_are_refused_with_those_there_are(slides):
         slides.where(organ="breast")
 
 
+def test_conditions_that_no_value_could_meet_are_refused(slides):
+    with pytest.raises(CatalogueLookupError, match=r"keywords: .*\[\['her2'\]\]; .*name an entry"):
+        slides.where(keywords=[["her2"]])
+
+
 def test_slides_are_opened_by_place_and_identifier(slides):
     with slides[0] as slide, slides["A"] as same, slides[-1] as last, slides[np.int64(1)] as second:
         assert slide.slide_id == same.slide_id == "A"
@@ -91,6 +98,9 @@ def test_slides_are_not_found_by_what_is_no_place_or_list(slides):
         slides[1.7]
     with pytest.raises(CatalogueLookupError, match=r"list of identifiers.*'CA'.*give \['CA'\]"):
         slides.select("CA")
+    for unordered in ({"C", "A"}, frozenset(["A"])):
+        with pytest.raises(CatalogueLookupError, match=r"no order; give sorted\(slide_ids\)"):
+            slides.select(unordered)
     with pytest.raises(CatalogueLookupError, match="none that has it"):
         slides.select([1])
 

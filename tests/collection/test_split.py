@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import stformat as stf
-from stformat.collection.blocks import block_sides
+from stformat.collection.blocks import block_sides, count_blocks
 from stformat.collection.documents import write_document
 from stformat.collection.shares import assign_sides, draw_order
 from stformat.collection.split import SIDES, Split
@@ -34,7 +34,7 @@ def sides_of(split):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_donors_of_a_study_stay_together(collection, seed):
-    with pytest.raises(SplitError, match="needs the donor of every slide, found none of S5"):
+    with pytest.raises(SplitError, match=r"needs the donor of every slide, .* found none of S5"):
         collection.split(by="donor", seed=seed)
     split = collection.split(by="donor", seed=seed, missing="own-group")
     sides = sides_of(split)
@@ -46,6 +46,25 @@ def test_donors_of_a_study_stay_together(collection, seed):
     left = collection.split(by="donor", seed=seed, missing="leave-out")
     assert dict(left.left_out) == {"S5": "its donor is not known"}
     assert "S5" not in sides_of(left)
+
+
+def test_a_donor_of_no_study_is_not_told_from_those_of_others(write_store, fast_path):
+    known = [("s1", "1"), ("s1", "2"), (None, "1"), (None, "1"), ("s2", "3"), ("s2", None)]
+    for place, (study, donor) in enumerate(known):
+        write_store(f"S{place}", study=study, donor=donor)
+    stf.collect_slides(fast_path)
+    collection = stf.open_collection(fast_path)
+    with pytest.raises(SplitError, match=r"its study where others state one, .*S2, S3, S5"):
+        collection.split(by="donor")
+    options = {"by": "donor", "fractions": (0.4, 0.3, 0.3)}
+    split = collection.split(**options, missing="own-group")
+    assert (split.groups["S2"], split.groups["S3"], split.groups["S5"]) == ("S2", "S2", "S5")
+    left = collection.split(**options, missing="leave-out")
+    unknown = "the study of its donor is not known"
+    assert dict(left.left_out) == {"S2": unknown, "S3": unknown, "S5": "its donor is not known"}
+    # Where no slide states a study, donors are all there is.
+    alone = collection.select(["S2", "S3"]).split(by="donor", fractions=(1.0, 0.0, 0.0))
+    assert alone.groups == {"S2": "S2", "S3": "S2"}
 
 
 def test_studies_stay_together(collection):
@@ -128,6 +147,41 @@ def test_no_tile_of_one_side_meets_one_of_another(xy, tile_px, target, block_til
     assert sides.max(initial=0) <= 3
 
 
+def _plain_block_sides(xy, *, block_px, reach_px, fractions, seed, name):
+    """What `block_sides` returns, row by row."""
+    corners = [(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]
+    touched = [
+        [tuple(int((row[axis] + sign[axis] * reach_px) // block_px) for axis in (0, 1))
+         for sign in corners]
+        for row in xy
+    ]  # fmt: skip
+    occupied = sorted({own for own, *_ in touched})
+    n_rows = np.array([sum(own == block for own, *_ in touched) for block in occupied])
+    order = draw_order(len(occupied), seed, name)
+    drawn = assign_sides(n_rows, fractions, order)
+    side_of = dict(zip(occupied, (1 + drawn).tolist(), strict=True))
+    claims = {}
+    for own, *others in touched:
+        for block in others:
+            if block not in side_of:
+                claims.setdefault(block, []).append(side_of[own])
+    side_of |= {block: max((1, 2, 3), key=sides.count) for block, sides in claims.items()}
+    return [
+        side_of[own] if all(side_of[block] == side_of[own] for block in others) else 0
+        for own, *others in touched
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(_slides_of_spots(), st.floats(4, 60), st.integers(2, 5), st.integers(0, 1000))
+def test_sides_of_blocks_are_those_of_their_definition(xy, reach_px, block_tiles, seed):
+    options = {"block_px": block_tiles * 2 * reach_px, "reach_px": reach_px,
+               "fractions": (0.5, 0.25, 0.25), "seed": seed, "name": "S"}  # fmt: skip
+    assert block_sides(xy, **options).tolist() == _plain_block_sides(xy, **options)
+    plain = {tuple(block) for block in np.floor(xy / options["block_px"]).tolist()}
+    assert count_blocks(xy, options["block_px"]) == len(plain)
+
+
 def test_blocks_leave_out_little_and_keep_shares():
     y, x = np.mgrid[:120, :120] * 100.0
     xy = np.stack([x.ravel(), y.ravel()], axis=1)
@@ -155,6 +209,10 @@ def test_blocks_of_a_slide_do_not_depend_on_the_others(write_store, fast_path):
     assert sum(map(len, rows)) == (both.rows["A"] > 0).sum()
     for side, codes in zip(SIDES, rows, strict=True):
         np.testing.assert_array_equal(np.flatnonzero(both.row_masks(side)["A"]), codes)
+    whole = collection.split(by="slide", fractions=(1.0, 0.0, 0.0))
+    for split in (both, whole):
+        with pytest.raises(SplitError, match="'train', 'val' or 'test', found 'valid'"):
+            split.rows_of(slide, "valid")
     wrong = replace(both, rows={"A": np.ones(31, dtype=np.uint8)})
     with pytest.raises(SplitError, match="the slide must have the 31 rows"):
         wrong.rows_of(slide, "train")

@@ -25,6 +25,7 @@ KINDS = {
     "fractions": {"image_px": (500, 600), "count_dtype": np.float32, "seed": 4},
     "other-genes": {"image_px": (500, 600), "n_vars": 21, "seed": 5},
     "reversed": {"image_px": (500, 600), "seed": 6},
+    "other-names": {"image_px": (500, 600), "seed": 7},
 }
 
 
@@ -41,6 +42,11 @@ def store(tmp_path_factory):
                 table = record.tables[0]
                 keys = replace(table.genes, keys=table.genes.keys[::-1].copy())
                 record = replace(record, tables=(replace(table, genes=keys),))
+            if kind == "other-names":
+                table = record.tables[0]
+                names = np.array([f"{name} too" for name in table.genes.keys], dtype=object)
+                genes = replace(table.genes, gene_name=names)
+                record = replace(record, tables=(replace(table, genes=genes),))
             with replace_store(path) as directory:
                 write_slide(record, directory)
         return path

@@ -94,3 +94,17 @@ def test_impossible_amounts_are_refused(amount):
     for name in ("stain_scale", "stain_shift", "brightness"):
         with pytest.raises(ValueError, match=f"{name} must be from 0 to 0.5"):
             replace(EVERYTHING, **{name: amount})
+
+
+def test_amounts_are_numbers_and_choices_are_not():
+    for name in ("stain_scale", "stain_shift", "brightness"):
+        for value in (True, np.False_, "0.1", None):
+            with pytest.raises(TypeError, match=f"{name} must be a number, got {value!r}"):
+                replace(EVERYTHING, **{name: value})
+    for name in ("flips", "turns"):
+        for value in (1, 0.3, "yes", None):
+            with pytest.raises(TypeError, match=f"{name} must be True or False, got {value!r}"):
+                replace(EVERYTHING, **{name: value})
+    of_numpy = replace(EVERYTHING, flips=np.False_, turns=np.True_, brightness=np.float32(0.25))
+    assert not draw(of_numpy).flips.any()
+    np.testing.assert_array_equal(draw(of_numpy).turns, draw().turns)

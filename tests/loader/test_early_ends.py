@@ -43,7 +43,7 @@ SCRIPT = """
     workers, limit_s, *paths = sys.argv[1:]
 
     def read(self, plan, number):
-        os.write(1, b"reading\n")  # one call: print writes the end of a line by another
+        os.write(1, b"reading\\n")  # one call: print writes the end of a line by another
         end = time.monotonic() + float(limit_s)
         while not self.is_stopped() and time.monotonic() < end:
             time.sleep(0.01)

@@ -15,6 +15,8 @@ from stformat.errors import (
     SlidesDifferError,
 )
 from stformat.loader import Augmentation, TileLoader
+from stformat.store.location import parse_location
+from stformat.store.slide_part import SlidePart
 
 SMALL = {"tile_px": 40, "batch_size": 32, "buffer_bytes": 2_000_000}
 
@@ -46,6 +48,12 @@ def load(sources, **options) -> TileLoader:
 def test_slides_that_do_not_go_together_are_refused(store, kinds, options, error, message):
     with pytest.raises(error, match=message):
         load([store(kind) for kind in kinds], **options)
+
+
+def test_genes_of_the_same_keys_are_the_same(store):
+    loader = load([store("spots"), store("other-names")])
+    assert loader.gene_keys == load([store("spots")]).gene_keys
+    assert len(loader.gene_keys) == 30
 
 
 def test_slides_of_other_genes_give_tiles_without_expression(store):
@@ -85,10 +93,8 @@ def test_impossible_arguments_are_refused(paths, options, message):
 
 
 def test_no_slides_and_no_store_are_refused(paths, tmp_path):
-    with pytest.raises(ValueError, match="at least one slide"):
+    with pytest.raises(ValueError, match="slides must be at least one"):
         load([])
-    with pytest.raises(ValueError, match="at least one slide"):
-        load(str(paths[0]))
     with pytest.raises(NotAStoreError):
         load([paths[0], tmp_path / "nothing"])
     with pytest.raises(TypeError, match="list of names"):
@@ -99,10 +105,43 @@ def test_no_slides_and_no_store_are_refused(paths, tmp_path):
         load(paths, genes=["G1", 3])
 
 
-def test_one_slide_is_no_sequence_of_slides(paths, slides):
-    for one in (paths[0], slides[0]):
-        with pytest.raises(ValueError, match="sequence of at least one slide"):
+def test_what_is_no_list_of_slides_is_refused(paths, slides):
+    part = SlidePart(location=parse_location(paths[0]), slide_id="spots", manifest_sha256="0" * 64)
+    for one in (paths[0], str(paths[0]), slides[0], part, 3, None, dict.fromkeys(paths)):
+        with pytest.raises(TypeError, match="slides must be a Collection, or a list of"):
             load(one)
+    for unordered in (set(paths), frozenset(paths)):
+        with pytest.raises(TypeError, match=r"a set has not: give sorted\(slides\)"):
+            load(unordered)
+    for among in (3, None, paths):
+        with pytest.raises(TypeError, match=r"a list of slides, parts or paths, got .* among them"):
+            load([paths[0], among])
+
+
+@pytest.mark.parametrize("kind", [tuple, iter, lambda paths: dict.fromkeys(paths).keys(),
+                                  lambda paths: pd.Series(map(str, paths))])  # fmt: skip
+def test_slides_may_be_any_in_an_order(paths, kind):
+    assert load(kind(paths)).slide_ids == load(paths).slide_ids
+
+
+def test_rows_of_a_slide_are_no_single_number(paths):
+    for row in (1, np.int64(1)):
+        with pytest.raises(TypeError, match="rows of a slide must be an array, mask, slice or"):
+            load(paths, rows=[row] * len(paths))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augment": True}, "augment must be an Augmentation or None, got True"),
+        ({"target_sum": "1"}, "target_sum must be a number, got '1'"),
+        ({"mpp": "0.5"}, "mpp must be a number, got '0.5'"),
+    ],
+    ids=str,
+)
+def test_arguments_of_other_types_are_refused(paths, options, message):
+    with pytest.raises(TypeError, match=message):
+        load(paths, **options)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "buffer_bytes", "max_open", "n_draws", "rank",

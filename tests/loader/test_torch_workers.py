@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from stformat.collection.panel_rules import gene_panel
 from stformat.loader import Augmentation, TileLoader
 
 pytestmark = [
@@ -84,6 +85,16 @@ def test_workers_make_the_batches_of_the_loader_in_turns(
         assert all(map(same, found, expected))
         assert all(same(batch, whole[batch["batch_index"]]) for batch in found)
         assert len(set(rows_of(found))) == len(rows_of(found)) == 380
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_that_are_started_anew_know_a_panel(paths, slides, same, method):
+    options = {"genes": gene_panel(slides, "union")}
+    found = [as_arrays(batch) for batch in load_data(load(paths, **options).as_torch(), 2, method)]
+    expected = in_turns(paths, 2, 0, **options)
+    assert len(found) == len(expected)
+    assert all(map(same, found, expected))
+    assert all(batch["measured"].any() for batch in found)
 
 
 def test_workers_that_persist_go_on_to_the_next_epoch(paths):
