@@ -46,6 +46,8 @@ def condition_of(name: str, wanted: object) -> Callable[[Any], bool]:
         values = wanted.ravel().tolist()
     elif isinstance(wanted, Iterable) and not isinstance(wanted, str | bytes):
         values = list(wanted)
+    # A frame of the catalogue shows what is missing as not a number.
+    values = [None if _is_nan(value) else value for value in values]
     tests = [value for value in values if callable(value)]
     try:
         # One look-up, however many are wanted.
@@ -74,6 +76,10 @@ def condition_of(name: str, wanted: object) -> Callable[[Any], bool]:
         return any(map(entry_will_do, (value or [None]) if isinstance(value, list) else [value]))
 
     return will_do
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
 def _no_term(_text: str) -> None:

@@ -158,7 +158,7 @@ class Collection:
         **conditions
             For each column a value that slides must have, an array or another iterable of values
             of which they must have one, or a function that returns whether a value that is not
-            missing will do. None stands for a missing value. Of columns that hold lists
+            missing will do. None, or NaN, stands for a missing value. Of columns that hold lists
             (``keywords``, ``section_names``) one entry must do, and no entry is a missing value. A
             species or tissue is found under every spelling that means the same.
 

@@ -68,6 +68,9 @@ class Settings:
                 raise ValueError(f"{name} must be at least {smallest}, got {value}")
             # NumPy's numbers do not count beyond 64 bits, and are no JSON.
             object.__setattr__(self, name, value)
+        for name in ("drop_last", "shuffle"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         object.__setattr__(self, "genes", _parse_genes(self.genes))
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank must be from 0 to {self.world_size - 1}, got {self.rank}")

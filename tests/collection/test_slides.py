@@ -38,6 +38,8 @@ def slides(write_store, fast_path):
         ({"species": ("mouse", "rat")}, "C"),
         ({"tissue": "breast"}, "B"),
         ({"donor": None}, "BC"),
+        ({"donor": float("nan")}, "BC"),
+        ({"donor": np.array([np.nan, "d1"], dtype=object)}, "ABC"),
         ({"donor": lambda donor: donor.startswith("d")}, "A"),
         ({"donor": [None, "d1"]}, "ABC"),
         ({"keywords": "her2"}, "A"),

@@ -136,6 +136,8 @@ def test_rows_of_a_slide_are_no_single_number(paths):
         ({"augment": True}, "augment must be an Augmentation or None, got True"),
         ({"target_sum": "1"}, "target_sum must be a number, got '1'"),
         ({"mpp": "0.5"}, "mpp must be a number, got '0.5'"),
+        ({"shuffle": "no"}, "shuffle must be True or False, got 'no'"),
+        ({"drop_last": 1}, "drop_last must be True or False, got 1"),
     ],
     ids=str,
 )
