@@ -342,6 +342,7 @@ def _variable(
 ) -> NDArray[np.int64]:
     sources = [
         CountSource(
+            slide_id=slide.slide_id,
             opened=slide.opened,
             columns=partial(known.columns_of, slide, codes),
             rows=rows.get(slide.slide_id),

@@ -8,6 +8,7 @@ Flavours ``seurat`` and ``cell_ranger`` are those of `scanpy.pp.highly_variable_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from stformat import kernels
 from stformat.collection.count_blocks import CountBlock, SlideOpener, iter_blocks
 from stformat.collection.pearson_residuals import most_variable, residual_variances
+from stformat.errors import StformatError
 from stformat.genes.dispersion import (
     Dispersions,
     normalized_dispersions,
@@ -58,6 +60,9 @@ class VariableRule:
 class CountSource:
     """A slide, and where the genes are in it."""
 
+    slide_id: str
+    """Identifier of the slide."""
+
     opened: SlideOpener
     """Opens the slide, bound to a table, as often as it is to be read."""
 
@@ -97,7 +102,7 @@ def variable_genes(
     Raises
     ------
     ValueError
-        If there are too few rows or genes to compare, or none varies.
+        If there are too few rows or genes to compare, or none varies; of one slide, it is named.
 
     Notes
     -----
@@ -106,9 +111,11 @@ def variable_genes(
     """
     batches = [sources] if rule.batches == "together" else [[source] for source in sources]
     if rule.flavor == "pearson_residuals":
-        variances = (
-            residual_variances(partial(_nonempty_blocks, batch), len(keys)) for batch in batches
-        )
+        variances: list[NDArray[np.float64]] = []
+        for batch in batches:
+            with _named(batch):
+                blocks = partial(_nonempty_blocks, batch)
+                variances.append(residual_variances(blocks, len(keys)))
         found = most_variable(variances, rule.n_top)
     else:
         found = _most_dispersed(batches, keys, rule)
@@ -123,28 +130,38 @@ def _most_dispersed(
     moments = _batch_moments(batches, len(keys), rule)
     is_expressed = np.any([mean > 0 for mean, _ in moments], axis=0)
     found: list[tuple[NDArray[np.bool_], Dispersions]] = []
-    for mean, variance in moments:
+    for batch, (mean, variance) in zip(batches, moments, strict=True):
         is_kept = np.ones(len(keys), dtype=np.bool_)
         if rule.expressed_only or rule.batches == "slide":
             is_kept = mean > 0
         flavor: Literal["seurat", "cell_ranger"] = (
             "cell_ranger" if rule.flavor == "cell_ranger" else "seurat"
         )
-        found.append((
-            is_kept,
-            normalized_dispersions(
+        with _named(batch):
+            dispersions = normalized_dispersions(
                 mean[is_kept], variance[is_kept], flavor=flavor, n_bins=rule.n_bins
-            ),
-        ))  # fmt: skip
+            )
+        found.append((is_kept, dispersions))
     if rule.batches == "slide":
-        if not any(np.isfinite(dispersions.normalized).any() for _, dispersions in found):
+        if not any(np.isfinite(one.normalized).any() for _, one in found):
             return np.empty(0, dtype=np.int64)
         known = np.flatnonzero(is_expressed) if rule.expressed_only else np.arange(len(keys))
-        batches_of_known = [(kept[known], dispersions) for kept, dispersions in found]
+        batches_of_known = [(kept[known], one) for kept, one in found]
         names = [keys[place] for place in known.tolist()]
         return known[variable_in_batches(batches_of_known, names, rule.n_top)]
     ((is_kept, dispersions),) = found
     return np.flatnonzero(is_kept)[variable_top(dispersions.normalized, rule.n_top)]
+
+
+@contextmanager
+def _named(batch: Sequence[CountSource]) -> Iterator[None]:
+    """Say of which slide it is, where rows are of one, that something cannot be computed."""
+    try:
+        yield
+    except ValueError as error:
+        if len(batch) != 1 or isinstance(error, StformatError):
+            raise
+        raise ValueError(f"{error}, in slide {batch[0].slide_id}") from error
 
 
 def _nonempty_blocks(batch: Iterable[CountSource]) -> Iterator[CountBlock]:
@@ -156,18 +173,25 @@ def _batch_moments(
     batches: Sequence[Sequence[CountSource]], n_genes: int, rule: VariableRule
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Return mean and variance of normalised values of each gene in each batch."""
-    if rule.flavor == "cell_ranger":
+    # Scaling all rows alike scales means and deviations, so the median may come after: but not of
+    # logarithms.
+    is_scaled_first = rule.flavor == "cell_ranger"
+    target = 1.0
+    if is_scaled_first:
         target = rule.target_sum or _median(_totals(batches, rule))
-        return [_moments(batch, n_genes, rule, target, [])[:2] for batch in batches]
-    # Scaling all rows alike scales means and deviations, so the median may come after.
     totals: list[NDArray[np.float64]] = []
-    moments = [_moments(batch, n_genes, rule, 1.0, totals) for batch in batches]
+    moments = []
+    for batch in batches:
+        with _named(batch):
+            moments.append(_moments(batch, n_genes, rule, target, totals))
+    if is_scaled_first:
+        return moments
     target = rule.target_sum or _median(totals)
     return [(mean * target, variance * target**2) for mean, variance in moments]
 
 
 def _moments(
-    batch: Iterable[CountSource],
+    batch: Sequence[CountSource],
     n_genes: int,
     rule: VariableRule,
     target: float,

@@ -84,6 +84,8 @@ def normalized_dispersions(
         centre, spread = _mean_and_deviation(pd.Series(dispersions), bins)
     else:
         edges = [-np.inf, *np.percentile(means, np.arange(10, 105, 5)).tolist(), np.inf]
+        if len(set(edges)) < len(edges):
+            raise ValueError("bins of equal number need genes of different means, got too few")
         bins = pd.cut(pd.Series(means), edges, labels=False)
         centre, spread = _median_and_deviation(pd.Series(dispersions), bins)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -189,6 +189,24 @@ def test_a_panel_without_a_variable_gene_is_refused(open_store, counts, flavor, 
         gene_panel([slide], "variable", n_top=5, flavor=flavor, batches=batches)
 
 
+@pytest.mark.parametrize("flavor", ["seurat", "cell_ranger", "pearson_residuals"])
+def test_a_slide_that_cannot_be_a_batch_is_named(open_store, draw_counts, flavor):
+    slides = [
+        open_store("whole", draw_counts(40, 60, 0)),
+        open_store("hollow", sparse.csr_array((3, 60), dtype=np.int32)),
+    ]
+    options = {"rule": "variable", "n_top": 3, "flavor": flavor, "target_sum": 100.0}
+    with pytest.raises(GenePanelError, match=r"with counts.*, in slide hollow"):
+        gene_panel(slides, **options, batches="slide")
+    assert len(gene_panel(slides, **options)) >= 1
+
+
+def test_genes_of_one_mean_make_no_bins_of_equal_number(open_store):
+    same = open_store("same", sparse.csr_array(np.ones((20, 30), dtype=np.int32)))
+    with pytest.raises(GenePanelError, match=r"need genes of different means.*, in slide same"):
+        gene_panel([same], "variable", n_top=3, flavor="cell_ranger")
+
+
 def test_a_gene_that_rounding_alone_varies_is_not_variable(open_store):
     random = np.random.default_rng(0)
     counts = random.permuted(np.tile([2, 3, 7, 9], (20, 1)), axis=1)
