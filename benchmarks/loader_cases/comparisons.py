@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from peer_cases.case import Comparison, Peer, Work, at_least, at_most, close, equal, reported
@@ -15,15 +14,24 @@ from scipy import sparse
 
 import stformat as stf
 from loader_cases.corpus import PANEL, Corpus
+from loader_cases.files import (
+    TARGET_SUM,
+    TILE_PX,
+    ReadsPng,
+    TileFiles,
+    by_imagecodecs,
+    by_pillow,
+    files_of_sample,
+    files_of_slide,
+    sample_rows,
+)
 
 __all__ = ["COMPARISONS"]
 
-_TILE_PX = 224
 _BATCH = 256
 _PER_SLIDE = 20_000
 _AT_ONCE = 1024
-_TARGET_SUM = 1e4
-_NORMALIZED: dict[str, Any] = {"normalize": "log1p", "target_sum": _TARGET_SUM}
+_NORMALIZED: dict[str, Any] = {"normalize": "log1p", "target_sum": TARGET_SUM}
 
 
 def _loader(paths: list[Path], **options: Any) -> stf.TileLoader:
@@ -52,7 +60,7 @@ def _of_slides(corpus: Corpus) -> list[NDArray[np.int64]]:
 
 def _streamed_tiles(corpus: Corpus) -> Work:
     rows = _of_slides(corpus)
-    loader = _loader(corpus.paths, rows=rows, tile_px=_TILE_PX, expression=None)
+    loader = _loader(corpus.paths, rows=rows, tile_px=TILE_PX, expression=None)
     return Work(
         run=_epoch(loader, lambda batch: batch["tile"][:, :, 0, 0].sum(dtype=np.int64)),
         n_units=loader.n_rows,
@@ -61,13 +69,13 @@ def _streamed_tiles(corpus: Corpus) -> Work:
 
 def _engine(corpus: Corpus) -> Work:
     rows = _of_slides(corpus)
-    out = np.empty((_AT_ONCE, 3, _TILE_PX, _TILE_PX), np.uint8)
+    out = np.empty((_AT_ONCE, 3, TILE_PX, TILE_PX), np.uint8)
 
     def run() -> int:
         total = 0
         for path, wanted in zip(corpus.paths, rows, strict=True):
             with stf.open_slide(path) as slide:
-                tiles = slide.tiles(_TILE_PX, rows=wanted)
+                tiles = slide.tiles(TILE_PX, rows=wanted)
                 for start in range(0, len(tiles), _AT_ONCE):
                     stop = min(start + _AT_ONCE, len(tiles))
                     some = tiles.take(slice(start, stop), out=out[: stop - start])
@@ -77,7 +85,7 @@ def _engine(corpus: Corpus) -> Work:
     return Work(run=run, n_units=sum(map(len, rows)))
 
 
-# ---- tiles and a panel of genes, of one Visium slide ---------------------------------------------
+# ---- tiles and a panel of genes ------------------------------------------------------------------
 
 
 def _in_order(batches: Iterable[dict[str, Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -118,6 +126,30 @@ def _work(batches: Callable[[], Iterable[dict[str, Any]]], n_units: int) -> Work
     )
 
 
+def _streamed_all(corpus: Corpus) -> Work:
+    """Read a part of all slides, of which the output is a part again: those with files."""
+    rows = _of_slides(corpus)
+    sample = sample_rows(corpus, rows)
+    loader = _loader(corpus.paths, rows=rows, tile_px=TILE_PX, genes=PANEL, **_NORMALIZED)
+
+    def in_sample(batch: dict[str, Any]) -> dict[str, Any]:
+        known = np.array([sample.get(pair, -1) for pair in zip(*_places(batch), strict=True)])
+        is_in = known >= 0
+        chosen = {name: batch[name][is_in] for name in ("tile", "expression")}
+        return {"row": known[is_in], **chosen}
+
+    return Work(
+        run=lambda: _weigh(loader),
+        output=lambda: _in_order(map(in_sample, loader)),
+        before=lambda: _weigh(loader),
+        n_units=loader.n_rows,
+    )
+
+
+def _places(batch: dict[str, Any]) -> tuple[list[int], list[int]]:
+    return batch["slide"].tolist(), batch["row"].tolist()
+
+
 def _streamed(corpus: Corpus) -> Work:
     return _streamed_rows(*_visium(corpus, None))
 
@@ -131,7 +163,7 @@ def _few_streamed(corpus: Corpus) -> Work:
 
 
 def _streamed_rows(path: Path, rows: NDArray[np.int64]) -> Work:
-    loader = _loader([path], rows=[rows], tile_px=_TILE_PX, genes=PANEL, **_NORMALIZED)
+    loader = _loader([path], rows=[rows], tile_px=TILE_PX, genes=PANEL, **_NORMALIZED)
     return _work(lambda: loader, len(rows))
 
 
@@ -139,50 +171,6 @@ def _torch_batches(dataset: Any, n_workers: int) -> Iterable[dict[str, Any]]:
     from torch.utils.data import DataLoader
 
     return DataLoader(dataset, batch_size=_BATCH, shuffle=True, num_workers=n_workers)
-
-
-def _by_pillow(path: Path) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
-def _by_imagecodecs(path: Path) -> NDArray[np.uint8]:
-    return imagecodecs.png_decode(path.read_bytes())
-
-
-def _files(read: Callable[[Path], NDArray[np.uint8]], n_workers: int, corpus: Corpus) -> Work:
-    """One PNG a tile and one CSV of counts, as STimage-1K4M is published."""
-    import pandas as pd
-
-    path, rows = _visium(corpus, None)
-    folder = corpus.folder / f"png-{path.stem}"
-    with stf.open_slide(path) as slide:
-        if not folder.exists():
-            folder.mkdir()
-            for row, tile in zip(rows, slide.tiles(_TILE_PX, rows=rows), strict=True):
-                pixels = np.ascontiguousarray(tile.transpose(1, 2, 0))
-                (folder / f"{row}.png").write_bytes(imagecodecs.png_encode(pixels))
-            counts = pd.DataFrame(slide.expression(rows), index=rows, columns=slide.var.index)
-            counts.astype(int).to_csv(folder / "count.csv")
-    counts = pd.read_csv(folder / "count.csv", index_col=0)
-    totals = counts.to_numpy().sum(axis=1)
-    panel = counts[list(PANEL)].to_numpy(dtype=np.float32)
-
-    class Files:
-        def __len__(self) -> int:
-            return len(rows)
-
-        def __getitem__(self, index: int) -> dict[str, Any]:
-            pixels = read(folder / f"{rows[index]}.png")
-            return {
-                "tile": np.ascontiguousarray(pixels.transpose(2, 0, 1)),
-                "expression": np.log1p(panel[index] * np.float32(_TARGET_SUM / totals[index])),
-                "row": int(rows[index]),
-            }
-
-    return _work(lambda: _torch_batches(Files(), n_workers), len(rows))
 
 
 def _image_tiles(corpus: Corpus) -> Work:
@@ -195,7 +183,7 @@ def _image_tiles(corpus: Corpus) -> Work:
         regions_to_images={"spots": "he"},
         regions_to_coordinate_systems={"spots": "global"},
         table_name="expression",
-        tile_dim_in_units=float(_TILE_PX),
+        tile_dim_in_units=float(TILE_PX),
         return_annotations="total_counts",
         transform=lambda tile_and_value: np.asarray(tile_and_value[0].data),
     )
@@ -213,7 +201,7 @@ def _image_tiles(corpus: Corpus) -> Work:
 
 
 def _same_tiles_and_values(ours: Any, theirs: Any) -> str:
-    tiles = theirs[0][:, :, :_TILE_PX, :_TILE_PX]
+    tiles = theirs[0][:, :, :TILE_PX, :TILE_PX]
     equal(ours[0], tiles)
     values = close(1e-5)(ours[1], theirs[1])
     longer = "" if tiles.shape == theirs[0].shape else f", but {theirs[0].shape[3]} px"
@@ -256,7 +244,7 @@ def _annbatch(kind: Literal["csr", "panel"], pipeline: str, corpus: Corpus) -> W
             return int(counts.data.sum())
         totals = counts.sum(axis=1)
         chosen = counts[:, columns].toarray()
-        return np.log1p(chosen * (_TARGET_SUM / totals[:, np.newaxis])).sum(dtype=np.float64)
+        return np.log1p(chosen * (TARGET_SUM / totals[:, np.newaxis])).sum(dtype=np.float64)
 
     def run() -> Any:
         with zarr.config.set({"codec_pipeline.path": pipeline}):
@@ -303,20 +291,28 @@ def _annbatch_peers(kind: Literal["csr", "panel"], least: float) -> tuple[Peer, 
     )
 
 
-_PEERS_OF_FILES = tuple(
-    Peer(
-        name=f"PNG files by {name} and a CSV in a DataLoader, {n_workers} workers",
-        prepare=partial(_files, read, n_workers),
-        target=target,
-        agrees=_same_tiles_and_values,
-        note=f"{note}; the CSV is in memory",
+def _peers_of_files(files: Callable[[Corpus], TileFiles], note: str) -> tuple[Peer, ...]:
+    def prepare(read: ReadsPng, n_workers: int, corpus: Corpus) -> Work:
+        found = files(corpus).read_by(read)
+        return _work(lambda: _torch_batches(found, n_workers), len(found))
+
+    return tuple(
+        Peer(
+            name=f"PNG files by {name} and a CSV in a DataLoader, {n_workers} workers",
+            prepare=partial(prepare, read, n_workers),
+            target=target,
+            agrees=_same_tiles_and_values,
+            note=f"{by}; the CSV is in memory{note}",
+        )
+        for name, read, target, by in (
+            ("Pillow", by_pillow, at_least(10.0), "as the paper's own code"),
+            ("imagecodecs", by_imagecodecs, reported(), "a faster decoder"),
+        )
+        for n_workers in (0, 2)
     )
-    for name, read, target, note in (
-        ("Pillow", _by_pillow, at_least(10.0), "as the paper's own code"),
-        ("imagecodecs", _by_imagecodecs, reported(), "a faster decoder"),
-    )
-    for n_workers in (0, 2)
-)
+
+
+_PEERS_OF_FILES = _peers_of_files(lambda corpus: files_of_slide(corpus, *_visium(corpus, None)), "")
 
 COMPARISONS = (
     Comparison(
@@ -330,6 +326,14 @@ COMPARISONS = (
                 target=at_most(1.25),
                 agrees=lambda ours, theirs: equal([ours], [theirs]),
             ),
+        ),
+    ),
+    Comparison(
+        what="shuffled tiles and 2,010 genes of all slides",
+        unit="row",
+        ours=_streamed_all,
+        peers=_peers_of_files(
+            lambda corpus: files_of_sample(corpus, _of_slides(corpus)), "; of a random part of rows"
         ),
     ),
     Comparison(

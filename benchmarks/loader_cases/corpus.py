@@ -63,24 +63,30 @@ class Scale:
     n_few: int
     """Rows that slow peers are given."""
 
+    n_files: int
+    """Rows of all slides that are written as files."""
+
 
 SMALL = Scale(
     name="small",
     n_slides={"ST": 3, "Visium": 2, "Visium HD": 1},
     edge={"ST": 14, "Visium": 25, "Visium HD": 120},
     n_few=128,
+    n_files=512,
 )
 FULL = Scale(
     name="full",
     n_slides={"ST": 30, "Visium": 18, "Visium HD": 5},
     edge={"ST": 18, "Visium": 60, "Visium HD": 300},
     n_few=512,
+    n_files=4096,
 )
 TINY = Scale(
     name="tiny",
     n_slides={"ST": 1, "Visium": 1, "Visium HD": 1},
     edge={"ST": 4, "Visium": 5, "Visium HD": 20},
     n_few=16,
+    n_files=64,
 )
 
 
