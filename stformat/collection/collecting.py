@@ -175,7 +175,7 @@ class _Refresh:
                 self.read.append(path)
             self.rows[path] = {**row, "path": path}
         except NotAStoreError as error:
-            if (self.root / path / ROOT_PATH).exists():
+            if _is_there(self.root / path / ROOT_PATH):
                 self.others.append(path)
             else:
                 self.problems.extend(error.problems)
@@ -315,9 +315,16 @@ def _may_hold_stores(entry: os.DirEntry[str]) -> bool:
 def _should_be_store(directory: Path) -> bool:
     return (
         directory.suffix == ".zarr"
-        or (directory / ROOT_PATH).exists()
-        or (directory / COMMIT_PATH).exists()
+        or _is_there(directory / ROOT_PATH)
+        or _is_there(directory / COMMIT_PATH)
     )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # who looks into a folder that may not be entered is told so
+        return False
 
 
 def _is_utf8(name: str) -> bool:

@@ -66,13 +66,14 @@ def open_collection(
     except NotAStoreError:
         is_there = False
     if not is_there:
+        is_file = location.address.rstrip("/").endswith(f"/{CATALOGUE_NAME}")
         raise CatalogueError(
             Problem(
                 "catalogue.missing",
                 str(location),
                 f"a collection is a folder with {CATALOGUE_NAME}",
-                "none",
-                "make it with stformat collect",
+                "its catalogue" if is_file else "none",
+                "give the folder" if is_file else "make it with stformat collect",
             )
         )
     catalogue = parse_catalogue(data, where)

@@ -362,7 +362,7 @@ class Collection:
         Notes
         -----
         Whoever uses the split takes its sides by `side`, which knows the rows of slides that are
-        divided.
+        divided. Of a collection that is one side of a split only the rows of that side are split.
 
         Of blocks, rows whose tile would reach into a block of another side are on no side: two
         tiles of different sides share no pixel. Of sections, tiles at the border of two sections
@@ -392,12 +392,13 @@ class Collection:
             SplitSlide(
                 slide_id=row["slide_id"],
                 manifest_sha256=row["manifest_sha256"],
-                opened=partial(self._open, int(self._positions[index])),
+                opened=part.open,
                 study=row["study"],
                 donor=row["donor"],
                 n_sections=len(row["section_names"]),
+                rows=part.rows,
             )
-            for index, row in enumerate(rows)
+            for row, part in zip(rows, self.parts, strict=True)
         ]
         joined = [(place[pair.paths[0]], place[pair.paths[1]]) for pair in pairs]
         return split_slides(slides, rule, joined, catalogue_sha256=self.digest)

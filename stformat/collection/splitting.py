@@ -122,6 +122,8 @@ class SplitSlide:
     study: str | None
     donor: str | None
     n_sections: int
+    rows: NDArray[np.bool_] | None
+    """(n_obs,) rows that are split, where the slide is divided already; None for all."""
 
 
 def split_slides(
@@ -234,8 +236,10 @@ def _split_groups(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
         found = [_Unit(slide.slide_id, None)]
         if rule.by == "section" and slide.n_sections > 1:
             sections[slide.slide_id] = _sections(slide)
-            distinct = sorted(set(sections[slide.slide_id].tolist()))
+            distinct = sorted(set(sections[slide.slide_id].tolist()) - {None})
             found = [_Unit(slide.slide_id, name) for name in distinct]
+            if not found:
+                left_out[slide.slide_id] = "none of its rows has a section"
         for unit in found:
             units.append(unit)
             labels.append((*label, unit.section) if rule.by == "section" else label)
@@ -253,7 +257,8 @@ def _split_groups(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
         of_row = sections[unit.slide_id]
         codes = rows.setdefault(unit.slide_id, np.zeros(len(of_row), dtype=np.uint8))
         codes[of_row == unit.section] = 1 + side
-    first = {number: names[index] for index, number in reversed([*enumerate(group)])}
+    # The smallest name, so that the order of slides does not matter.
+    first = {number: name for name, number in sorted(zip(names, group, strict=True), reverse=True)}
     return _Parts(
         shares=_shares(np.bincount(side_of, minlength=len(SIDES))),
         sides=sides,
@@ -340,8 +345,12 @@ def _sides_of_groups(group: list[int], names: list[str], rule: SplitRule) -> NDA
 
 
 def _sections(slide: SplitSlide) -> NDArray[np.object_]:
+    """Return the section of each row, None where it has none or is not to be split."""
     with slide.opened() as opened:
-        return opened.obs["section"].astype(str).to_numpy(dtype=object)
+        column = opened.obs["section"].astype(object)
+    if slide.rows is not None:
+        column = column.where(slide.rows)
+    return column.where(column.notna(), None).to_numpy(dtype=object)
 
 
 def _split_blocks(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[int]) -> _Parts:
@@ -361,9 +370,11 @@ def _split_blocks(slides: Sequence[SplitSlide], rule: SplitRule, joined: list[in
             reach_px = tile_reach_px(rule.tile_px, scale)
             block_px = rule.block_tiles * 2 * reach_px
             xy = opened.centers_px(slice(None))
-        n_blocks += count_blocks(xy, block_px)
-        rows[slide.slide_id] = block_sides(
-            xy,
+        split = np.ones(len(xy), dtype=np.bool_) if slide.rows is None else slide.rows
+        n_blocks += count_blocks(xy[split], block_px)
+        rows[slide.slide_id] = np.zeros(len(xy), dtype=np.uint8)
+        rows[slide.slide_id][split] = block_sides(
+            xy[split],
             block_px=block_px,
             reach_px=reach_px,
             fractions=rule.fractions,

@@ -48,6 +48,7 @@ class TileLoader:
     Iterating yields dictionaries of arrays, one a batch; every pass is an epoch of its own:
 
     - ``tile (n, c, y, x)``, of the images' type, or float32 or float16 where `dtype` says so;
+      outside its image each has the image's background;
     - ``expression (n, n_genes)`` float32, or a SciPy ``csr_array`` with ``expression="csr"``;
     - ``measured (n, n_genes)`` bool, whether the slide of a row has a gene, where `genes` is a
       panel: zeros of expression that was never measured are not zeros;
@@ -65,7 +66,7 @@ class TileLoader:
     slides : Collection, or iterable of Slide, SlidePart or path (its default table)
         At least one, of one side of a split its rows alone; slides may be closed afterwards.
     rows : sequence of (int array, mask, slice or None), optional
-        Rows of each slide that are loaded; None and by default all, of its side.
+        Rows of each slide that are loaded; None and by default all of its side, off the tissue too.
     tile_px : int or None, default: 224
         Edge of a tile in its own pixels; None for no tiles.
     mpp : float, optional
@@ -136,6 +137,8 @@ class TileLoader:
         If a slide has no image, and tiles are wanted.
     GeneLookupError
         If a slide lacks a gene that is named, or has several of its name.
+    GenePanelError
+        If a slide measures no gene of the panel.
     SplitError
         If rows, or pixels of tiles, may be of another side of a split.
     StoreError

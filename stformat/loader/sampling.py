@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stformat.loader.inventory import Inventory
+from stformat.loader.shelf import entries
 from stformat.store.row_index import RowIndex, row_positions
 
 __all__ = ["balanced_weights", "parse_weights"]
@@ -82,12 +83,11 @@ def parse_weights(
     ValueError
         If there is not one entry a slide and one weight a row of its table, or a weight is negative
         or not finite, or all are zero.
+    TypeError
+        If they are no list.
     """
-    n_slides = len(inventory.slide_ids)
-    if len(weights) != n_slides:
-        raise ValueError(f"weights must have an entry for each of {n_slides} slides")
     of_rows = []
-    for slide, given in enumerate(weights):
+    for slide, given in enumerate(entries("weights", weights, len(inventory.slide_ids))):
         values = np.asarray(given, dtype=np.float64)
         n_obs = inventory.n_obs[slide]
         if values.shape not in {(), (n_obs,)}:

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from stformat.store.reader import Slide, open_slide
 from stformat.store.row_index import RowIndex
 from stformat.store.slide_part import HasParts, SlidePart
 
-__all__ = ["SlideShelf", "SlideSource", "SlideSources"]
+__all__ = ["SlideShelf", "SlideSource", "SlideSources", "entries"]
 
 type SlideSource = Slide | SlidePart | str | os.PathLike[str]
 type SlideSources = Iterable[SlideSource] | HasParts
@@ -88,13 +89,9 @@ class SlideShelf:
         ValueError
             If there is not an entry for each slide.
         TypeError
-            If an entry is a single number.
+            If they are no list, or an entry is a single number.
         """
-        rows = [None] * len(self) if given is None else list(given)
-        if len(rows) != len(self):
-            raise ValueError(
-                f"rows must have an entry for each of {len(self)} slides, got {len(rows)}"
-            )
+        rows = [None] * len(self) if given is None else entries("rows", given, len(self))
         for each in rows:
             if isinstance(each, int | np.integer):
                 raise TypeError(
@@ -174,6 +171,30 @@ class SlideShelf:
                 extra.append(self._idle.popitem(last=False)[1])
         for unused in extra:
             unused.close()
+
+
+def entries[T](name: str, given: Iterable[T], n_slides: int) -> list[T]:
+    """Return what is given for each slide, in their order.
+
+    Raises
+    ------
+    TypeError
+        If it is no list; of a mapping or a set the order would say which slide is meant.
+    ValueError
+        If there is not an entry for each slide.
+
+    Examples
+    --------
+    >>> entries("weights", (1.0, 0.5), 2)
+    [1.0, 0.5]
+    """
+    expected = f"{name} must be a list with an entry for each of {n_slides} slides, in their order"
+    if isinstance(given, str | bytes | Mapping | AbstractSet) or not isinstance(given, Iterable):
+        raise TypeError(f"{expected}, got {given!r}")
+    listed = list(given)
+    if len(listed) != n_slides:
+        raise ValueError(f"{expected}, got {len(listed)}")
+    return listed
 
 
 def _listed(sources: object) -> Sequence[SlideSource]:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import warnings
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -54,6 +56,22 @@ def test_every_field_of_the_root_attribute_has_a_column():
     for name in StformatAttributes.model_fields:
         assert elsewhere.get(name, {name}) <= names, name
     assert len({*names, "path", *(name for name, _, _ in FINGERPRINTS)}) == len(COLUMNS) + 4
+
+
+def test_a_folder_that_may_not_be_entered_is_told_and_keeps_no_other(folder, monkeypatch):
+    (folder / "locked").mkdir()
+    exists, scandir = Path.exists, os.scandir
+
+    def refused(path):
+        if "locked" in Path(path).parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", lambda self, **how: refused(self) or exists(self, **how))
+    monkeypatch.setattr(os, "scandir", lambda path: refused(path) or scandir(path))
+    report = collect_slides(folder)
+    assert report.read == ("A.zarr", "deep/er/B.zarr")
+    (problem,) = report.problems
+    assert (problem.where, problem.found) == ("locked", "Permission denied")
 
 
 def test_values_are_those_of_the_stores(folder):

@@ -101,6 +101,22 @@ def test_a_side_of_a_side_has_the_rows_of_both(slides):
     np.testing.assert_array_equal(mask, outer.row_masks("train")[by_slide.test[0]])
 
 
+def test_a_side_is_split_into_its_own_rows(slides):
+    """Blocks of the rows of one side: none of another's, and every side has some."""
+    outer = slides.split(by="block", tile_px=20, fractions=(0.7, 0.3, 0.0), seed=1)
+    train = slides.side(outer, "train")
+    allowed = rows_of(slides, outer, "train")
+    for options in ({"by": "block", "tile_px": 20, "seed": 1}, {"by": "section"}):
+        inner = train.split(**options, fractions=(0.5, 0.5, 0.0))
+        assert inner.digest != outer.digest
+        found = [loaded(stf.TileLoader(train.side(inner, side), tile_px=20))
+                 for side in ("train", "val")]  # fmt: skip
+        assert all(found)
+        assert not found[0] & found[1]
+        assert found[0] | found[1] <= allowed
+    assert found[0] | found[1] == allowed
+
+
 def test_divided_slides_are_not_opened_as_if_they_were_whole(slides):
     split = slides.split(**BLOCKS)
     train = slides.side(split, "train")

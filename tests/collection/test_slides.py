@@ -174,6 +174,9 @@ def test_folders_without_a_catalogue_are_refused(tmp_path):
     (tmp_path / CATALOGUE_NAME).write_bytes(b"PAR1")
     with pytest.raises(CatalogueError, match="a Parquet file that stformat collect wrote"):
         stf.open_collection(tmp_path)
+    (tmp_path / CATALOGUE_NAME).write_bytes(b"")
+    with pytest.raises(CatalogueError, match="found its catalogue; give the folder"):
+        stf.open_collection(tmp_path / CATALOGUE_NAME)
 
 
 @pytest.mark.usefixtures("slides")

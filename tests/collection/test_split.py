@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import itertools
 import json
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from stformat.collection.blocks import block_sides, count_blocks
 from stformat.collection.documents import write_document
 from stformat.collection.shares import assign_sides, draw_order
 from stformat.collection.split import SIDES, Split
+from stformat.collection.splitting import SplitRule, SplitSlide, split_slides
 from stformat.coords import grid_for_mpp, tile_reach_px, tile_windows
 from stformat.errors import SplitError, SplitSharesWarning
 
@@ -79,6 +83,9 @@ def test_order_of_slides_does_not_matter(collection):
     split = collection.split(by="slide", seed=3)
     turned = collection.select(collection.slide_ids[::-1]).split(by="slide", seed=3)
     assert sides_of(split) == sides_of(turned)
+    studies = {"by": "study", "fractions": (0.5, 0.5, 0.0), "seed": 3}
+    backwards = collection.select(collection.slide_ids[::-1]).split(**studies)
+    assert collection.split(**studies).digest == backwards.digest
     assert (
         len({tuple(sides_of(collection.split(by="slide", seed=s)).items()) for s in range(9)}) > 3
     )
@@ -97,6 +104,22 @@ def test_sections_of_a_slide_may_stand_apart(write_store, fast_path):
     codes = split.rows["A"]
     assert all(len(np.unique(codes[section == name])) == 1 for name in ("left", "right"))
     assert codes.all()
+
+
+def test_rows_without_a_section_are_on_no_side():
+    def slide(name, sections):
+        obs = pd.DataFrame({"section": pd.Categorical(sections)})
+        return SplitSlide(
+            slide_id=name, manifest_sha256="0" * 64, study=None, donor=None, n_sections=2,
+            opened=lambda: nullcontext(SimpleNamespace(obs=obs)), rows=None,
+        )  # fmt: skip
+
+    rule = SplitRule(by="section", fractions=(0.5, 0.5, 0.0), seed=0, missing="refuse",
+                     duplicates="ignore", tile_px=1, mpp=None, block_tiles=2)  # fmt: skip
+    slides = [slide("A", ["left", None, "right", "left"]), slide("B", [None, None])]
+    split = split_slides(slides, rule, (), catalogue_sha256="0" * 64)
+    assert split.rows["A"].tolist() in ([1, 0, 2, 1], [2, 0, 1, 2])
+    assert dict(split.left_out) == {"B": "none of its rows has a section"}
 
 
 def test_a_slide_named_as_a_section_of_another_is_itself(write_store, fast_path, draw_counts):

@@ -130,6 +130,15 @@ def test_rows_of_a_slide_are_no_single_number(paths):
             load(paths, rows=[row] * len(paths))
 
 
+@pytest.mark.parametrize("name", ["weights", "rows"])
+def test_what_is_given_for_each_slide_is_a_list_in_their_order(paths, name):
+    for given in ({0: 1.0, 1: 1.0, 2: 1.0}, {1.0, 2.0, 3.0}, "abc", 1):
+        with pytest.raises(TypeError, match=f"{name} must be a list with an entry for each of 3"):
+            load(paths, **{name: given})
+    with pytest.raises(ValueError, match=f"{name} must be a list with an entry for each of 3"):
+        load(paths, **{name: [None]})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
