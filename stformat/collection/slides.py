@@ -352,6 +352,8 @@ class Collection:
         SplitError
             If an argument is out of its range, a key is missing and to be refused, or there are
             fewer groups than sides.
+        StoreReplaced
+            If a store that is read, for its sections or blocks, was converted anew since.
 
         Warns
         -----
@@ -489,11 +491,5 @@ class Collection:
 
 
 def _unknown_column(name: str, columns: list[str]) -> CatalogueLookupError:
-    return CatalogueLookupError(
-        Problem(
-            "catalogue.column",
-            name,
-            f"a column must be one of {', '.join(columns)}",
-            "no such column",
-        )
-    )
+    expected = f"a column must be one of {', '.join(columns)}"
+    return CatalogueLookupError(Problem("catalogue.column", name, expected, "no such column"))
