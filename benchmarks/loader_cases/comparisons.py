@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -133,21 +134,14 @@ def _streamed_all(corpus: Corpus) -> Work:
     loader = _loader(corpus.paths, rows=rows, tile_px=TILE_PX, genes=PANEL, **_NORMALIZED)
 
     def in_sample(batch: dict[str, Any]) -> dict[str, Any]:
-        known = np.array([sample.get(pair, -1) for pair in zip(*_places(batch), strict=True)])
+        pairs = zip(batch["slide"].tolist(), batch["row"].tolist(), strict=True)
+        known = np.array([sample.get(pair, -1) for pair in pairs])
         is_in = known >= 0
         chosen = {name: batch[name][is_in] for name in ("tile", "expression")}
         return {"row": known[is_in], **chosen}
 
-    return Work(
-        run=lambda: _weigh(loader),
-        output=lambda: _in_order(map(in_sample, loader)),
-        before=lambda: _weigh(loader),
-        n_units=loader.n_rows,
-    )
-
-
-def _places(batch: dict[str, Any]) -> tuple[list[int], list[int]]:
-    return batch["slide"].tolist(), batch["row"].tolist()
+    work = _work(lambda: loader, loader.n_rows)
+    return dataclasses.replace(work, output=lambda: _in_order(map(in_sample, loader)))
 
 
 def _streamed(corpus: Corpus) -> Work:
